@@ -1,0 +1,146 @@
+"""Which fleet a store belongs to: its id and its lease, made once, in `ROOT/fleets/NAME.json`.
+
+Redis may lose everything; whoever starts an epoch over a missing fleet key brings the id and the lease from
+here (R6). Beside it the empty file `NAME.member` says that the fleet has had a member: without it nobody can
+be answering from memory, and a new fleet need not stay closed for a lease.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from .disk import explained, make_folder, open_source, sync_folder
+from .errors import ArtifactMissing, ArtifactRefused, IdentityInvalid, SettingsInvalid
+from .manifest import check_name
+from .settings import MAX_LEASE_S, MIN_LEASE_S
+from .store import Store
+
+#: The form of the file that this genlock writes; it refuses a higher one.
+FORMAT = 1
+#: Bytes of the file that are read; it has about 80.
+MAX_BYTES = 4096
+
+_RESTORE = (
+    "Restore it from a backup of the store, readable to this user; without one, stop the fleet's workers and"
+    " start them again as a fleet of another name (GENLOCK_FLEET)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Id (uuid4, hex) and lease in seconds of one fleet, and whether it has ever had a member."""
+
+    fleet_id: str
+    lease_s: float
+    had_member: bool
+
+
+class _Form(msgspec.Struct):
+    format: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Record(msgspec.Struct):
+    format: int
+    fleet_id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+    lease_s: Annotated[float, msgspec.Meta(ge=MIN_LEASE_S, le=MAX_LEASE_S)]
+
+
+def identity(store: Store, fleet: str, *, lease_s: float) -> Identity:
+    """The fleet's identity; the first of all processes and hosts to ask makes it, with `lease_s`.
+
+    Raises InvalidName, SettingsInvalid (no possible lease), IdentityInvalid (what stands in the file cannot
+    be used) or, when it has to be made, ArtifactRefused or StoreFull.
+    """
+    path = _path(store, fleet)
+    record = _read(path)
+    if record is None:
+        _make(path, store.root / "temp" / uuid.uuid4().hex, _new(lease_s))
+        record = _read(path)
+    if record is None:
+        raise IdentityInvalid(str(path), "it is a link to nowhere, or was removed in this moment", _RESTORE)
+    return Identity(record.fleet_id, record.lease_s, _marker(path).exists())
+
+
+def check_lease(identity: Identity, lease_s: float | None) -> None:
+    """Raises SettingsInvalid if a lease (seconds) was set explicitly and is not the fleet's."""
+    if lease_s is not None and lease_s != identity.lease_s:
+        made = f"{identity.lease_s:g}"
+        why = (
+            f"the lease was set to {made} s when the fleet was made, and its members rely on that;"
+            f" unset it, set {made}, or make a fleet of another name"
+        )
+        raise SettingsInvalid("GENLOCK_LEASE", f"{lease_s:g}", why)
+
+
+def mark_had_member(store: Store, fleet: str) -> None:
+    """Remember, before the first join, that the fleet has had a member; a crash after this does not forget it."""
+    marker = _marker(_path(store, fleet))
+    with explained(marker):
+        make_folder(marker.parent)
+        descriptor = os.open(marker, os.O_RDONLY | os.O_CREAT, 0o444)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_folder(marker.parent)  # even if it was there: who made it may not have come to this yet
+
+
+def _path(store: Store, fleet: str) -> Path:
+    return store.root / "fleets" / f"{check_name(fleet, 'fleet')}.json"
+
+
+def _marker(path: Path) -> Path:
+    return path.with_suffix(".member")
+
+
+def _new(lease_s: float) -> bytes:
+    if not MIN_LEASE_S <= lease_s <= MAX_LEASE_S:
+        why = f"a lease lasts {MIN_LEASE_S:g} to {MAX_LEASE_S:g} seconds"
+        raise SettingsInvalid("GENLOCK_LEASE", f"{lease_s:g}", why)
+    return msgspec.json.encode(_Record(format=FORMAT, fleet_id=uuid.uuid4().hex, lease_s=lease_s))
+
+
+def _read(path: Path) -> _Record | None:
+    """What stands in the file; None if there is none."""
+    try:
+        with explained(path), os.fdopen(open_source(path), "rb") as file:
+            return _decode(path, file.read(MAX_BYTES))
+    except ArtifactMissing:
+        return None
+    except ArtifactRefused as error:
+        raise IdentityInvalid(str(path), error.why, _RESTORE) from error
+
+
+def _decode(path: Path, data: bytes) -> _Record:
+    try:
+        form = msgspec.json.decode(data, type=_Form).format
+        if form > FORMAT:
+            why = f"its format is {form}, this genlock knows up to {FORMAT}"
+            raise IdentityInvalid(str(path), why, "Upgrade genlock here")
+        return msgspec.json.decode(data, type=_Record)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise IdentityInvalid(str(path), str(error), _RESTORE) from error
+
+
+def _make(path: Path, temp: Path, data: bytes) -> None:
+    """Write the file, unless another is faster: a link to a name that is taken fails, a rename would not."""
+    with explained(path):
+        make_folder(path.parent)
+        make_folder(temp.parent)
+        try:
+            with temp.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temp, path)
+        except FileExistsError:
+            pass
+        finally:
+            temp.unlink(missing_ok=True)
+        sync_folder(path.parent)

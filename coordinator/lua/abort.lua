@@ -1,0 +1,10 @@
+-- abort: stops the candidate, and it only: what waits becomes the candidate. Arguments: see _operator.lua.
+--
+-- Verdicts  ok: generation     conflict: found (another candidate, or "0": none)     closed, unknown-model
+
+local early = guard() or refused('cand')
+if early then return early end
+
+local version = record.cand.version
+finish(name, 'aborted', {why = why ~= '' and why or 'no reason given', worker = by})
+return answer_with('ok', {state = 'done', generation = expected, version = version})

@@ -1,0 +1,13 @@
+-- pin: the model stays at what is active until unpinned: proposals are refused. Arguments: see _operator.lua.
+--
+-- Verdicts  ok: generation     conflict: found     closed, unknown-model
+-- Keeps     stops the candidate and supersedes the next (R11)
+
+local early = guard() or refused('active')
+if early then return early end
+
+stop_all('pinned by ' .. by)
+record.pin = {by = by, why = why, at = whole(now_ms()), gen = expected}
+log('pinned', name, {generation = expected, by = by, why = why})
+changed(name)
+return answer_with('ok', {state = 'done', generation = expected})

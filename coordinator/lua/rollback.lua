@@ -1,0 +1,34 @@
+-- rollback: what was committed before becomes the candidate again, under a new number. Arguments: see _operator.lua, and
+--
+-- ARGV      14 generation to go to, 0: the newest way back   15 "1": pin   16 agreement   17 time to prepare, ms
+-- Verdicts  ok: state, generation, version, target     conflict: found     closed, unknown-model
+--           nowhere: no such way back (`why`)     poisoned: why
+-- Keeps     needs no lock; stops the candidate and supersedes the next; a pinned model can be rolled back (R11)
+
+local early = guard() or refused('active')
+if early then return early end
+local to, pin, agreement, length = ARGV[14], ARGV[15] == '1', ARGV[16], ARGV[17]
+
+local target = to
+if to == '0' then
+  target = way_back(name)
+  if not target then return answer_with('nowhere', {why = 'nothing else was committed before it that is not poisoned or left'}) end
+end
+local row = (record.committed or {})[target]
+if not row then return answer_with('nowhere', {why = 'it was never committed, or is too long ago'}) end
+local bad = record.poison and record.poison[row.poison or '']
+if bad then return answer_with('poisoned', {why = bad.why, version = row.version}) end
+if not redis.call('HGET', generations_key, manifest_field(name, target)) then
+  return answer_with('nowhere', {why = 'its manifest is lost'})
+end
+
+stop_all('rolled back by ' .. by)
+if pin then
+  record.pin = {by = by, why = why ~= '' and why or 'rollback to ' .. target, at = whole(now_ms()), gen = whole(tonumber(record.next))}
+end
+first_answer(name, request, {verdict = 'ok', state = 'candidate', target = target})
+go_back(name, target, {request = request, by = by, why = why, agreement = agreement, length = length})
+save()
+local answer = parse(redis.call('HGET', generations_key, request_field(name, request)))
+answer.target = target
+return reply('ok', answer)

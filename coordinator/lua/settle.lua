@@ -1,0 +1,47 @@
+-- settle: a deadline has passed: moves every candidate and task on, and finds the earliest deadline anew (R8).
+--
+-- Verdicts  ok
+-- Keeps     a deadline further away than its own length (the server's clock was set back) begins again
+
+local early = guard()
+if early then return early end
+local KEPT_TASKS_MS = 60000 -- what a finished task found stays that long for who asked for it
+
+for _, name in ipairs(redis.call('HKEYS', models_key)) do
+  if name ~= '@' and model(name) and model(name).cand then
+    touch(name)
+    progress(name)
+  end
+end
+
+local function settle_task(tid, task)
+  local late = expired(task)
+  if task.ended and now_ms() - tonumber(task.ended) > KEPT_TASKS_MS then
+    local gone_fields = {}
+    for _, row in ipairs(entries_of('#', tid)) do gone_fields[#gone_fields + 1] = field_of('#', tid, row[1]) end
+    write_many('HDEL', waiting_key, gone_fields, 1)
+    fleet.tasks[tid] = nil
+  elseif late and not task.ended then
+    end_task(tid)
+  end
+  set('tasks', fleet.tasks)
+end
+
+local tids = {}
+for tid in pairs(fleet.tasks) do tids[#tids + 1] = tid end
+for _, tid in ipairs(tids) do settle_task(tid, fleet.tasks[tid]) end
+
+set('deadline', 0)
+set('longest', 0)
+for name, record in pairs(records) do
+  if record and record.cand then remember_deadline(tonumber(record.cand.deadline), tonumber(record.cand.length)) end
+end
+for _, task in pairs(fleet.tasks) do
+  if task.ended then
+    remember_deadline(tonumber(task.ended) + KEPT_TASKS_MS + 1, KEPT_TASKS_MS + 1)
+  else
+    remember_deadline(tonumber(task.deadline), tonumber(task.length))
+  end
+end
+save()
+return reply('ok')

@@ -1,0 +1,139 @@
+"""What stands in Redis, as people read it: Snapshot, Record, Event, Hint. Pure: bytes in, values out.
+
+Nothing here decides anything; what cannot be read is left out rather than believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from .calls import Active, Candidate, Whole
+
+
+def as_object(text: str | bytes | None) -> dict[str, Any]:
+    """The JSON object in `text`, or an empty one."""
+    try:
+        value = msgspec.json.decode(text or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A model's record; see lua/_model.lua."""
+
+    next: Whole
+    rev: Whole = 0
+    active: Active | None = None
+    cand: Candidate | None = None
+    waits: dict[str, Any] | None = None
+    pin: dict[str, Any] | None = None
+    poison: dict[str, Any] | list[Any] = {}
+    committed: dict[str, dict[str, Any]] | list[Any] = {}
+
+    @property
+    def phase(self) -> str:
+        """idle, preparing or fencing."""
+        return self.cand.phase if self.cand else "idle"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A live worker process, as it shows itself: what it holds, and what it says of itself."""
+
+    id: str
+    beat: int
+    holds: tuple[str, ...]
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A fleet at one instant."""
+
+    epoch: int
+    is_open: bool
+    lease_s: float
+    revision: int
+    members: tuple[Member, ...]
+    models: Mapping[str, Record]
+    tasks: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, fleet: _Hash, members: _Hash, holds: _Hash, models: _Hash, workers: _Hash) -> Snapshot:
+        """From the five hashes of the fleet."""
+        row = {_text(k): _text(v) for k, v in fleet.items()}
+        lists = {_text(k): tuple(_text(v).split()[1:]) for k, v in holds.items() if k != b"@"}
+        about = {_text(k): as_object(v) for k, v in workers.items()}
+        found = [
+            Member(_text(k), _number(v), lists.get(_text(k), ()), about.get(_text(k), {}))
+            for k, v in members.items()
+            if k != b"@"
+        ]
+        records = {_text(k): record for k, v in models.items() if k != b"@" and (record := read_record(v))}
+        return cls(
+            epoch=_number(row.get("epoch", "0")),
+            is_open=row.get("open") == "1",
+            lease_s=_number(row.get("lease", "0")) / 1000,
+            revision=_number(row.get("revision", "0")),
+            members=tuple(sorted(found, key=lambda m: _number(m.id))),
+            models=dict(sorted(records.items())),
+            tasks=as_object(row.get("tasks")),
+        )
+
+
+_Hash = Mapping[bytes, bytes]
+
+
+def read_record(data: bytes) -> Record | None:
+    """The record of a model, or None where it is not one."""
+    try:
+        return msgspec.json.decode(data, type=Record, strict=False)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _number(value: bytes | str) -> int:
+    text = _text(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else 0
+
+
+class Event(NamedTuple):
+    """An entry of the audit log: its id (ms of the server's clock, a dash, a number), what happened, to which model, the facts."""
+
+    id: str
+    at: float
+    what: str
+    model: str
+    facts: dict[str, Any]
+
+    @classmethod
+    def of(cls, entry_id: bytes | str, fields: Mapping[bytes, bytes]) -> Event:
+        name = _text(entry_id)
+        row = {_text(k): _text(v) for k, v in (fields or {}).items()}
+        at = _number(name.partition("-")[0]) / 1000
+        return cls(name, at, row.get("what", "?"), row.get("model", ""), as_object(row.get("facts")))
+
+
+class Hint(NamedTuple):
+    """Something has changed: look at the state. Never more than a hint (R14)."""
+
+    epoch: int
+    revision: int
+    model: str
+
+    @classmethod
+    def of(cls, data: bytes | str) -> Hint | None:
+        """The hint in a message; None for anything else that somebody published there."""
+        words = _text(data).split(" ")
+        if len(words) != 3:
+            return None
+        return cls(_number(words[0]), _number(words[1]), words[2])

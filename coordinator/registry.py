@@ -1,0 +1,272 @@
+"""The only room that speaks Redis: `send` for every script (one typed call each, see calls), one method per read, and the hint.
+
+Driver errors end here. What a server cannot be used for (READONLY, LOADING, OOM, NOPERM, MASTERDOWN: R16) counts as "Redis gone" and
+drops the connection. Every connection tells the server's run id by `attach` before its first call (R6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import redis
+
+from .calls import KEYS, NO_EPOCH, SCHEMA, Attach, Call, Epoch, Reply, ReplyInvalid, decode, hint_of, keys_of
+from .errors import FleetMismatch, RedisRefused, RedisUnreachable, SchemaTooNew
+from .identity import Identity
+from .records import Event, Hint, Snapshot, as_object
+from .scripts import Caller, digest_of, source_of
+from .server import Endpoint
+
+#: Seconds that a call waits for its answer. Scripts take well under a millisecond; a busy or swapping server gets this long.
+CALL_TIMEOUT_S = 0.5
+
+_REMEDIES = {
+    "READONLY": "It is a replica: point GENLOCK_REDIS_URL to the primary",
+    "LOADING": "It is reading its data; try again in a moment",
+    "OOM": "It has no memory left: raise maxmemory",
+    "NOPERM": "Its user may not do that: allow genlock's keys, its channel and the commands of docs/redis.md",
+    "NOAUTH": "It wants a password: put it into GENLOCK_REDIS_URL",
+    "WRONGPASS": "The password is wrong: correct GENLOCK_REDIS_URL",
+    "MASTERDOWN": "It is a replica without its primary: point GENLOCK_REDIS_URL to the primary",
+    "MISCONF": "It cannot write to its disk: free space there",
+    "CLUSTERDOWN": "Its cluster is down: mend it",
+}
+
+
+_REPORT = "Something else writes genlock's keys, or this is a fault of genlock: please report it"
+
+Result = TypeVar("Result")
+
+
+class Registry:
+    """One fleet in one Redis, as one process sees it. Use it from one thread at a time; a fork begins new connections by itself."""
+
+    def __init__(
+        self, endpoint: Endpoint, fleet: str, identity: Identity, *, timeout_s: float = CALL_TIMEOUT_S
+    ) -> None:
+        self.endpoint, self.fleet = endpoint, fleet
+        self.epoch: Epoch = NO_EPOCH  #: the epoch that this process knows; publishers adopt a newer one as they meet it
+        self._caller = Caller(fleet, identity.fleet_id, round(identity.lease_s * 1000), not identity.had_member)
+        self._timeout_s = timeout_s
+        self._client = endpoint.client(on_connect=self._attach, timeout_s=timeout_s)
+
+    # --- connecting --------------------------------------------------------------------------------------------------
+
+    def _attach(self, connection: Any) -> None:
+        """What a new connection does first: refuse a server that evicts, then tell its run id."""
+        try:
+            info = _info(connection, "server") | _info(connection, "memory")
+            self._check_policy(info)
+            self.set_run(info.get("run_id", ""))
+            self._first_call(connection)
+        except Exception:
+            connection.disconnect()  # or the driver would take it for a good one
+            raise
+
+    def set_run(self, run: str) -> None:
+        """The server's run id; a seam for a server that has no INFO."""
+        caller = self._caller
+        self._caller = Caller(caller.fleet, caller.fleet_id, caller.lease_ms, caller.virgin, run)
+
+    def _check_policy(self, info: dict[str, str]) -> None:
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise RedisRefused(
+                self.endpoint.where,
+                f"it may throw away genlock's keys (maxmemory-policy {policy})",
+                "Change it: CONFIG SET maxmemory-policy noeviction, and in its configuration file; or use another server",
+            )
+
+    def _first_call(self, connection: Any) -> None:
+        call = Attach()
+        keys, argv = self._caller.keys(call), self._caller.arguments(call, self.epoch)
+        try:
+            connection.send_command("EVALSHA", digest_of(call.script), len(keys), *keys, *argv)
+            connection.read_response()
+        except redis.exceptions.NoScriptError:
+            connection.send_command("EVAL", source_of(call.script), len(keys), *keys, *argv)
+            connection.read_response()
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._client.close()
+
+    def drop_connections(self) -> None:
+        """Before the next call a new connection is made, and attached."""
+        self._client.connection_pool.disconnect()
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    def send(self, call: Call, epoch: Epoch | None = None) -> Reply:
+        """Executes the script of `call` for a caller that knows `epoch` (default: the registry's), once, without a retry.
+
+        Raises RedisUnreachable or RedisRefused; then the call may have been executed, or may be later.
+        """
+        return self._guarded(lambda: self._run(call, self.epoch if epoch is None else epoch))
+
+    def ask(self, call: Call) -> Reply:
+        """`send` for publishers and operators: adopts the fleet's epoch and sends again; another fleet or a newer schema raises."""
+        for _ in range(4):
+            reply = self.send(call)
+            self.check(reply)
+            if reply.verdict != "epoch":
+                return reply
+            self.epoch = reply.epoch_id if reply.epoch >= self.epoch.number else self.epoch
+        raise RedisRefused(
+            self.endpoint.where,
+            "it begins one epoch after another",
+            "Is more than one server behind that address? Use the primary only",
+        )
+
+    def check(self, reply: Reply) -> None:
+        """Raises FleetMismatch or SchemaTooNew where the reply says so."""
+        if reply.verdict == "foreign":
+            raise FleetMismatch(self.fleet, self._caller.fleet_id, reply.found or "?")
+        if reply.verdict == "schema":
+            raise SchemaTooNew(self.fleet, int(reply.found or 0), SCHEMA)
+
+    def _run(self, call: Call, epoch: Epoch) -> Reply:
+        keys, argv = self._caller.keys(call), self._caller.arguments(call, epoch)
+        try:
+            data = self._client.evalsha(digest_of(call.script, call.parts), len(keys), *keys, *argv)
+        except redis.exceptions.NoScriptError:
+            data = self._client.eval(source_of(call.script, call.parts), len(keys), *keys, *argv)
+        return decode(data)
+
+    def _guarded(self, action: Callable[[], Result]) -> Result:
+        """`action`, with the driver's errors made ours."""
+        try:
+            return action()
+        except ReplyInvalid as error:
+            raise RedisRefused(self.endpoint.where, f"its answer makes no sense: {error}", _REPORT) from error
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+            self._drop_quietly()
+            refused = _refusal(self.endpoint.where, error)
+            raise refused or RedisUnreachable(self.endpoint.where, str(error) or type(error).__name__) from error
+        except redis.exceptions.RedisError as error:
+            self._drop_quietly()
+            raise _refusal(self.endpoint.where, error) or RedisRefused(
+                self.endpoint.where, str(error), _REPORT
+            ) from error
+
+    def _drop_quietly(self) -> None:
+        try:
+            self.drop_connections()
+        except (redis.exceptions.RedisError, OSError):
+            pass  # it is gone already
+
+    # --- reads for people --------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The whole fleet at one instant: for people, never for a decision that others rest on."""
+
+        def read() -> list[dict[bytes, bytes]]:
+            with self._client.pipeline(transaction=True) as pipe:
+                for name in ("fleet", "members", "holds", "models", "workers"):
+                    pipe.hgetall(self._key(name))
+                return pipe.execute()
+
+        return Snapshot.of(*self._guarded(read))
+
+    def generations(self, model: str, numbers: list[int]) -> dict[int, tuple[bytes | None, bytes | None]]:
+        """Generation → (manifest, outcome), as stored; what is too old or never was is left out."""
+        if not numbers:
+            return {}
+        fields = [f"{model}\0{number}\0{part}" for number in numbers for part in "mo"]
+        values: list[Any] = self._guarded(lambda: self._client.hmget(self._key("generations"), fields))
+        found = zip(numbers, values[::2], values[1::2], strict=True)
+        return {number: (manifest, outcome) for number, manifest, outcome in found if manifest or outcome}
+
+    def task_answers(self, task: str) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Member → (awaited, done or failed; what it said), of one task."""
+        prefix = f"#\0{task}\0"
+
+        def read() -> dict[str, tuple[str, dict[str, Any]]]:
+            found = {}
+            for field, value in self._client.hscan_iter(self._key("waiting"), match=prefix + "*", count=1000):
+                state, _, detail = value.decode("utf-8", "replace").partition(" ")
+                found[field.decode("utf-8", "replace")[len(prefix) :]] = (state, as_object(detail))
+            return found
+
+        return self._guarded(read)
+
+    def log(self, *, after: str = "-", newest: int | None = None) -> list[Event]:
+        """Entries of the audit log, oldest first: those behind the id `after`, or the `newest` ones."""
+
+        def read() -> Any:
+            if newest is not None:
+                found: Any = self._client.xrevrange(self._key("log"), count=newest)
+                return found[::-1]
+            return self._client.xrange(self._key("log"), min=f"({after}" if after != "-" else "-", count=1000)
+
+        return [Event.of(entry_id, fields) for entry_id, fields in self._guarded(read)]
+
+    def _key(self, name: str) -> str:
+        return keys_of(self.fleet)[KEYS.index(name)]
+
+    # --- the hint ----------------------------------------------------------------------------------------------------
+
+    def subscribe(self) -> Subscription:
+        """A connection of its own that hears hints. Raises as `send` does."""
+        return Subscription(self)
+
+    def tell_hint(self, text: str) -> None:
+        """Publishes on the hint channel, as a script does; for what asks whether a subscription is alive."""
+        self._guarded(lambda: self._client.publish(hint_of(self.fleet), text))
+
+
+class Subscription:
+    """Hints as they come: (epoch, revision, model). Loses messages silently, as pub/sub does (R14): look at the state after `__init__`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._guarded = registry._guarded
+        # Its own client: no read timeout of a call may break a blocking read.
+        self._client = registry.endpoint.client(on_connect=None, timeout_s=None)
+        self._pubsub: Any = self._client.pubsub(  # type: ignore[no-untyped-call]
+            ignore_subscribe_messages=False
+        )
+        self._channel = hint_of(registry.fleet)
+        self._guarded(lambda: self._pubsub.subscribe(self._channel))
+        self._guarded(lambda: self._pubsub.get_message(timeout=2.0))  # its confirmation: from here on nothing is missed
+
+    def wait(self, timeout_s: float) -> Hint | None:
+        """The next hint, or None after `timeout_s`. Raises RedisUnreachable when the connection is lost."""
+        message = self._guarded(lambda: self._pubsub.get_message(ignore_subscribe_messages=True, timeout=timeout_s))
+        return Hint.of(message["data"]) if message and message["type"] == "message" else None
+
+    def close(self) -> None:
+        """Ends it, also while another thread waits."""
+        try:
+            self._pubsub.close()
+            self._client.close()
+        except (redis.exceptions.RedisError, OSError, ValueError):
+            pass
+
+
+def _info(connection: Any, section: str) -> dict[str, str]:
+    """INFO of one section: two sections in one command need Redis 7."""
+    connection.send_command("INFO", section)
+    answer = connection.read_response()
+    text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else str(answer)
+    return dict(line.strip().split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+def _refusal(where: str, error: BaseException) -> RedisRefused | None:
+    """The error of a server that answers and cannot be used, with what to do about it."""
+    kinds = {
+        redis.exceptions.ReadOnlyError: "READONLY",
+        redis.exceptions.BusyLoadingError: "LOADING",
+        redis.exceptions.OutOfMemoryError: "OOM",
+        redis.exceptions.NoPermissionError: "NOPERM",
+        redis.exceptions.AuthenticationError: "NOAUTH",
+        redis.exceptions.MasterDownError: "MASTERDOWN",
+    }
+    text = str(error)
+    for kind, word in kinds.items():
+        if isinstance(error, kind):
+            return RedisRefused(where, text, _REMEDIES[word])
+    for word, remedy in _REMEDIES.items():
+        if text.startswith(word) or f"{word} " in text:
+            return RedisRefused(where, text, remedy)
+    return None

@@ -1,0 +1,333 @@
+"""Every setting: its variable, its meaning, its default. Arguments win over the environment, the environment over defaults.
+
+`Settings.from_env()` is the only place that reads the environment. `TABLE` is what the configuration reference is made from.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import SettingsInvalid
+from .manifest import NAME
+
+#: Seconds; the longest lease that PROTOCOL.md allows ("Numbers and assumptions"), and the shortest that a scheduler's hiccups let live.
+MAX_LEASE_S, MIN_LEASE_S = 60.0, 0.1
+#: Models that one worker may hold (PROTOCOL.md).
+MAX_HELD = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What one process of a fleet runs with. Times are in seconds, sizes in bytes."""
+
+    redis_url: str | None = None
+    fleet: str = "default"
+    state_dir: Path = Path("~/.local/state/genlock")
+    store: Path | None = None
+    lease_s: float = 3.0
+    on_disconnect: str = "stale"
+    max_wait_s: float = 30.0
+    agreement: float = 1.0
+    prepare_timeout_s: float = 120.0
+    max_bytes: int | None = None
+    max_models: int = MAX_HELD
+    cache_ttl_s: float | None = None
+    use_cache: bool = True
+    force_reload: bool = False
+    loads_per_host: int = 1
+    hit_rate_threshold: float | None = None
+    admin_tokens: tuple[tuple[str, str], ...] = ()
+    models: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> Settings:
+        """The settings of `environ` (default: this process's), each overridden by an argument that is not None.
+
+        Raises SettingsInvalid with the variable, the value and why.
+        """
+        environ = os.environ if environ is None else environ
+        for name in NOT_YET:
+            if environ.get(name):
+                raise SettingsInvalid(
+                    name, "…", "this genlock does not check signatures yet; unset it rather than trust it"
+                )
+        found: dict[str, Any] = {}
+        for row in TABLE:
+            for variable in (row.variable, *row.older):
+                if environ.get(variable, "") != "":
+                    found[row.field] = row.read(variable, environ[variable])
+                    break
+        if "state_dir" not in found and environ.get("XDG_STATE_HOME"):
+            found["state_dir"] = Path(environ["XDG_STATE_HOME"]) / "genlock"
+        return cls(**found).with_arguments(**arguments)
+
+    def with_arguments(self, **arguments: Any) -> Settings:
+        """A copy in which every argument that is not None counts; strings are read as the variable's would be."""
+        known = {row.field: row for row in TABLE}
+        changed: dict[str, Any] = {}
+        for name, value in arguments.items():
+            if value is None:
+                continue
+            if name not in known:
+                raise TypeError(f"there is no setting {name!r}; settings are {', '.join(known)}")
+            changed[name] = known[name].read(name, value if isinstance(value, str) else known[name].text(value))
+        return replace(self, **changed)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state_dir", self.state_dir.expanduser().absolute())
+        store = self.state_dir / "store" if self.store is None else self.store.expanduser().absolute()
+        object.__setattr__(self, "store", store)
+
+    @property
+    def store_dir(self) -> Path:
+        """Where artifacts lie; `store`, or the folder `store` of the state folder."""
+        assert self.store is not None
+        return self.store
+
+    def describe(self) -> dict[str, str]:
+        """Variable → value as text, without what is secret."""
+        secret = {"admin_tokens"}
+        values = {row.variable: (row.field, getattr(self, row.field)) for row in TABLE}
+        return {v: ("…" if f in secret and value else str(value)) for v, (f, value) in values.items()}
+
+
+class Row(NamedTuple):
+    """One setting: the field, its variable, older names, a reader of text, what it means."""
+
+    field: str
+    variable: str
+    reader: Callable[[str], Any]
+    help: str
+    older: tuple[str, ...] = ()
+
+    def read(self, name: str, text: str) -> Any:
+        try:
+            return self.reader(text)
+        except ValueError as error:
+            raise SettingsInvalid(name, text, str(error)) from error
+
+    @staticmethod
+    def text(value: Any) -> str:
+        """A value given as an argument, written as the variable would have it, so that one reader checks both."""
+        if isinstance(value, Mapping):
+            return ",".join(f"{k}={v}" if v else str(k) for k, v in value.items())
+        if isinstance(value, tuple | list):
+            return ",".join(":".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in value)
+        return str(value)
+
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_WORDS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def size(text: str) -> int:
+    """Bytes: `4GiB`, `500MB`, `1000000`."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    if not match or match[2].lower() not in _UNITS:
+        raise ValueError("a size is a number and a unit, such as 4GiB, 500MB or 1000000")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def seconds(text: str) -> float:
+    """Seconds: `2.5`, `3s`, `300ms`, `2m`."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)\s*", text)
+    if not match:
+        raise ValueError("a time is a number of seconds, or has a unit: 300ms, 3s, 2m, 1h")
+    return float(match[1]) * {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+
+
+def share(text: str) -> float:
+    """A share of workers: `all`, `0.9` or `90%`; above 0, up to 1."""
+    text = text.strip().lower()
+    try:
+        value = 1.0 if text == "all" else float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise ValueError("an agreement is `all`, a share such as 0.9, or 90%") from None
+    if not 0 < value <= 1:
+        raise ValueError("an agreement is more than 0 and at most 1")
+    return value
+
+
+def flag(text: str) -> bool:
+    """true or false, in the usual spellings."""
+    word = text.strip().lower()
+    if word not in _WORDS:
+        raise ValueError("say true or false")
+    return _WORDS[word]
+
+
+def _lease(text: str) -> float:
+    value = seconds(text)
+    if not MIN_LEASE_S <= value <= MAX_LEASE_S:
+        raise ValueError(f"a lease lasts {MIN_LEASE_S:g} to {MAX_LEASE_S:g} seconds")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = seconds(text)
+    if value <= 0:
+        raise ValueError("it must be more than 0")
+    return value
+
+
+def _count(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise ValueError("it must be a whole number") from None
+    if value < 1:
+        raise ValueError("it must be at least 1")
+    return value
+
+
+def _held(text: str) -> int:
+    value = _count(text)
+    if value > MAX_HELD:
+        raise ValueError(f"a worker holds at most {MAX_HELD} models")
+    return value
+
+
+def _ratio(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and 0 <= value <= 1):
+        raise ValueError("it must be between 0 and 1")
+    return value
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.strip().lower() not in words:
+            raise ValueError(f"say one of {', '.join(words)}")
+        return text.strip().lower()
+
+    return read
+
+
+def _fleet(text: str) -> str:
+    if not NAME.match(text) or text in (".", ".."):
+        raise ValueError("a fleet's name has 1 to 128 of A-Z a-z 0-9 . _ -")
+    return text
+
+
+def tokens(text: str) -> tuple[tuple[str, str], ...]:
+    """`operator:TOKEN,viewer:TOKEN` → ((role, token), …)."""
+    pairs = [item.strip().partition(":") for item in text.split(",") if item.strip()]
+    for role, _, token in pairs:
+        if role not in ("operator", "viewer") or len(token) < 8:
+            raise ValueError("write operator:TOKEN,viewer:TOKEN, with tokens of 8 characters or more")
+    return tuple((role, token) for role, _, token in pairs)
+
+
+def models(text: str) -> tuple[tuple[str, str], ...]:
+    """`digits=mypkg.models:build,other` → ((model, loader or ''), …)."""
+    pairs = [item.strip().partition("=") for item in text.split(",") if item.strip()]
+    for name, _, loader in pairs:
+        if not NAME.match(name):
+            raise ValueError(f"{name!r} is not a model's name")
+        if loader and not re.fullmatch(r"[\w.]+:[\w.]+", loader):
+            raise ValueError(f"the loader {loader!r} of {name!r} is not written module:name")
+    return tuple((name, loader) for name, _, loader in pairs)
+
+
+#: Settings of parts that are not there yet: ignoring them would be a lie about what is checked.
+NOT_YET = ("GENLOCK_SIGNING_KEY", "GENLOCK_VERIFY_KEYS", "GENLOCK_OPERATOR_KEYS")
+
+TABLE: tuple[Row, ...] = (
+    Row(
+        "redis_url",
+        "GENLOCK_REDIS_URL",
+        str,
+        "Redis: redis://, rediss://, unix://, redis+sentinel://; unset: genlock's own",
+    ),
+    Row("fleet", "GENLOCK_FLEET", _fleet, "name of the fleet"),
+    Row(
+        "state_dir",
+        "GENLOCK_STATE_DIR",
+        Path,
+        "what this host and user keep: embedded server, last good, verified files",
+    ),
+    Row(
+        "store",
+        "GENLOCK_STORE",
+        Path,
+        "folder of the artifacts, shared by all hosts; default: STATE_DIR/store",
+    ),
+    Row(
+        "lease_s",
+        "GENLOCK_LEASE",
+        _lease,
+        "seconds a worker may answer without asking; set when the fleet is made",
+    ),
+    Row(
+        "on_disconnect",
+        "GENLOCK_ON_DISCONNECT",
+        _choice("stale", "fail"),
+        "without Redis: stale answers, or 503",
+    ),
+    Row("max_wait_s", "GENLOCK_MAX_WAIT", _positive, "longest time a request waits for a model"),
+    Row("agreement", "GENLOCK_AGREEMENT", share, "share of the workers that must be ready: all, 0.9, 90%"),
+    Row(
+        "prepare_timeout_s",
+        "GENLOCK_PREPARE_TIMEOUT",
+        _positive,
+        "longest time a candidate may take to be loaded by all",
+    ),
+    Row(
+        "max_bytes",
+        "GENLOCK_MAX_BYTES",
+        size,
+        "bytes of models that a worker holds; a held model counts twice in a flip",
+    ),
+    Row("max_models", "GENLOCK_MAX_MODELS", _held, "models that a worker holds"),
+    Row(
+        "cache_ttl_s",
+        "GENLOCK_CACHE_TTL",
+        _positive,
+        "an unused model is dropped after this",
+        ("M10D_CACHE_TTL",),
+    ),
+    Row("use_cache", "GENLOCK_USE_CACHE", flag, "false: every use loads (debugging)", ("M10D_USE_CACHE",)),
+    Row(
+        "force_reload",
+        "GENLOCK_FORCE_RELOAD",
+        flag,
+        "true: every use checks the file (debugging)",
+        ("M10D_FORCE_RELOAD",),
+    ),
+    Row("loads_per_host", "GENLOCK_LOADS_PER_HOST", _count, "workers of one host that load at the same time"),
+    Row("hit_rate_threshold", "GENLOCK_HIT_RATE_THRESHOLD", _ratio, "alarm when the hit rate falls below"),
+    Row(
+        "admin_tokens",
+        "GENLOCK_ADMIN_TOKENS",
+        tokens,
+        "operator:TOKEN,viewer:TOKEN for the routes that change something",
+    ),
+    Row("models", "GENLOCK_MODELS", models, "models of the ready-made evaluator: name=module:loader,name"),
+)
+
+assert {row.field for row in TABLE} == {f.name for f in fields(Settings)}

@@ -1,0 +1,318 @@
+"""Content-addressed artifacts: stage, adopt, open, verify, set aside, collect.
+
+::
+
+    ROOT/objects/ab/cdef…   one read-only file per BLAKE3 digest: its name is its content
+    ROOT/temp/…             copies that are being written
+    ROOT/drafts/…           private folders that a trainer writes into; adopt() moves files from there
+    ROOT/damaged/…          objects whose bytes were not what their name says (R13)
+    ROOT/fleets/…           see identity.py
+
+Nothing below `objects` is ever written to (promise 6): a file is complete, flushed and read-only before a
+rename gives it its name, and the folder is flushed before anyone is told. Who has opened or mapped an object
+keeps it, whatever happens here. The digest alone decides which file is opened, never a path that somebody
+sent.
+
+Publish against collect, without a lock that every shared file system would have to know: who relies on an
+object that is there already refreshes its mtime first. collect() takes a file away by a rename, looks at its
+mtime *then*, and puts it back if that is fresh. Either the refresh came before the rename, and is seen; or it
+came after, finds no file, and the content is written again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .disk import (
+    Progress,
+    copy_file,
+    explained,
+    hash_file,
+    make_folder,
+    open_source,
+    refuse_changed,
+    sync_folder,
+)
+from .errors import ArtifactDamaged, ArtifactMissing, ArtifactRefused
+from .manifest import Artifact, check_name
+
+#: Mode of an object: whoever may read the store may read it, nobody writes it.
+OBJECT_MODE = 0o444
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One file of the store: digest ("": a leftover that is no object), bytes, unix seconds of last use."""
+
+    digest: str
+    size: int
+    mtime: float
+    path: Path
+
+
+class Store:
+    """The artifacts below one folder that all hosts of a fleet share. Makes nothing until it has to write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root).absolute()
+        self._objects, self._temp = self.root / "objects", self.root / "temp"
+        self._drafts, self._damaged = self.root / "drafts", self.root / "damaged"
+
+    # --- writing ---
+
+    def stage(self, path: Path | str, *, name: str, progress: Progress | None = None) -> Artifact:
+        """Copy the file at `path` into the store; when this returns, it is flushed and has its final name.
+
+        It may be a link to a regular file. Raises InvalidName, ArtifactMissing, ArtifactRefused (empty, not a
+        regular file, changed while it was copied) or StoreFull; the store is then as it was before.
+        """
+        check_name(name, "artifact")
+        source = open_source(path)
+        try:
+            before = os.fstat(source)
+            with explained(self.root), self._temp_file() as (temp, target):
+                digest = copy_file(source, target, before.st_size, progress)
+                refuse_changed(path, source, before)
+                if not self._refreshed(digest, before.st_size):
+                    self._publish(temp, target, digest)
+        finally:
+            os.close(source)
+        return Artifact(name, before.st_size, digest)
+
+    def adopt(self, path: Path, *, name: str, progress: Progress | None = None) -> Artifact:
+        """Move a file that lies in a draft into the store, without a copy. Errors are those of stage().
+
+        A link, or a file with a second name elsewhere, could be changed through that later: such a file is
+        copied.
+        """
+        check_name(name, "artifact")
+        path = path.parent.resolve() / path.name
+        if not path.is_relative_to(self._drafts.resolve()):
+            raise ArtifactRefused(str(path), f"only what lies in a draft below {self._drafts} can be moved")
+        source = open_source(path)
+        try:
+            before = os.fstat(source)
+            if path.is_symlink() or before.st_nlink > 1:
+                return self.stage(path, name=name, progress=progress)
+            with explained(self.root):
+                digest = hash_file(source, before.st_size, progress)
+                refuse_changed(path, source, before)
+                if self._refreshed(digest, before.st_size):
+                    path.unlink()
+                else:
+                    os.utime(source)  # a draft may be older than what collect() spares
+                    self._publish(path, source, digest)
+        finally:
+            os.close(source)
+        return Artifact(name, before.st_size, digest)
+
+    def draft(self) -> Path:
+        """A new private folder on the file system of the store, for adopt()."""
+        folder = self._drafts / uuid.uuid4().hex
+        with explained(self._drafts):
+            make_folder(self._drafts)
+            folder.mkdir(mode=0o700)
+        return folder
+
+    def discard(self, folder: Path) -> None:
+        """Remove a draft with all that is in it; one that is gone already is no error."""
+        if folder.resolve().parent != self._drafts.resolve():
+            raise ArtifactRefused(str(folder), f"it is not a draft below {self._drafts}")
+        shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _temp_file(self) -> Iterator[tuple[Path, int]]:
+        """A new file and its descriptor; removed at the end if it still has that name."""
+        make_folder(self._temp)
+        temp = self._temp / uuid.uuid4().hex
+        descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            yield temp, descriptor
+        finally:
+            os.close(descriptor)
+            temp.unlink(missing_ok=True)
+
+    def _publish(self, file: Path, descriptor: int, digest: str) -> None:
+        """Flush `file` and give it its final name."""
+        os.fchmod(descriptor, OBJECT_MODE)
+        os.fsync(descriptor)
+        final = self.path(digest)
+        make_folder(final.parent)
+        file.rename(final)
+        sync_folder(final.parent)
+
+    def _refreshed(self, digest: str, size: int) -> bool:
+        """Whether the object is there, of that size, and safe from collect(); a damaged one is set aside."""
+        final = self.path(digest)
+        try:
+            os.utime(final, follow_symlinks=False)
+            found = os.lstat(final)
+        except OSError:  # not there; or another user's, whose mtime we may not set: our own copy replaces it
+            return False
+        if stat.S_ISREG(found.st_mode) and found.st_size == size:
+            sync_folder(final.parent)  # whoever renamed it may have died before this
+            return True
+        self._move_aside(digest, found)
+        return False
+
+    # --- reading ---
+
+    def path(self, digest: str) -> Path:
+        """Where the object of that digest lies, or would; ArtifactRefused for anything but 64 hex digits."""
+        if not isinstance(digest, str) or not _DIGEST.match(digest):
+            raise ArtifactRefused(repr(digest), "a digest has 64 hexadecimal digits")
+        return self._objects / digest[:2] / digest[2:]
+
+    def open(self, digest: str, size: int) -> int:
+        """A descriptor of the object, for reading; no link below the root is followed. The caller closes it.
+
+        Raises ArtifactMissing, ArtifactDamaged (not `size` bytes), ArtifactRefused (a link, a folder, no
+        permission).
+        """
+        path = self.path(digest)
+        descriptor = self._open_beneath(path)
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_size == size:
+            return descriptor
+        os.close(descriptor)
+        if stat.S_ISREG(found.st_mode):
+            raise ArtifactDamaged(str(path), f"{size} bytes", f"{found.st_size} bytes")
+        raise ArtifactRefused(str(path), "it is not a regular file")
+
+    def verify(self, digest: str, size: int, *, progress: Progress | None = None) -> None:
+        """Read the object again and compare; ArtifactDamaged with both digests, or what open() raises."""
+        descriptor = self.open(digest, size)
+        try:
+            found = hash_file(descriptor, size, progress)
+        except OSError as error:  # a bad sector
+            raise ArtifactDamaged(str(self.path(digest)), digest, str(error.strerror)) from error
+        finally:
+            os.close(descriptor)
+        if found != digest:
+            raise ArtifactDamaged(str(self.path(digest)), digest, found)
+
+    def set_aside(self, digest: str) -> Path | None:
+        """Move a damaged object away, so that the next stage() writes it again; returns where it is now.
+
+        None if there is none, or if it is whole: several workers find the same damage, and the slowest of
+        them must not take away what has been written again meanwhile.
+        """
+        judged = _lstat(self.path(digest))
+        if judged is None:
+            return None
+        try:
+            self.verify(digest, judged.st_size)
+        except ArtifactDamaged:
+            return self._move_aside(digest, judged)
+        except ArtifactMissing:
+            pass
+        return None
+
+    def objects(self) -> Iterator[StoredObject]:
+        """Every object, by digest. What is put in or taken away meanwhile may be seen or not."""
+        for folder in _entries(self._objects):
+            for path in _entries(folder):
+                digest = folder.name + path.name
+                if _DIGEST.match(digest) and (found := _lstat(path)) and stat.S_ISREG(found.st_mode):
+                    yield StoredObject(digest, found.st_size, found.st_mtime, path)
+
+    def _open_beneath(self, path: Path) -> int:
+        """Open `path`, refusing a link at every step below the root (the root itself may be one)."""
+        with explained(path):
+            folder = os.open(self.root, _FOLDER)
+            try:
+                for step in path.relative_to(self.root).parent.parts:
+                    below = os.open(step, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+                    os.close(folder)
+                    folder = below
+                # NONBLOCK: what lies there may be a FIFO.
+                return os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            finally:
+                os.close(folder)
+
+    # --- taking away ---
+
+    def collect(self, keep: Collection[str], *, older_than_s: float, now: float) -> list[StoredObject]:
+        """Remove what was last used before `now - older_than_s`: objects not in `keep`, and leftovers.
+
+        Leftovers are temporary files, drafts and damaged objects. `now` is in unix seconds; `older_than_s`
+        has to be longer than any publish takes from its stage() to its proposal. Safe while others publish
+        (see the top of this file). Returns what was removed.
+        """
+        oldest = now - older_than_s
+        old = [found for found in self.objects() if found.digest not in keep and found.mtime < oldest]
+        removed = [found for found in old if self._take(found, oldest)]
+        for folder in (self._temp, self._damaged, self._drafts):
+            for leftover in map(_leftover, _entries(folder)):
+                if leftover.mtime < oldest:
+                    _remove(leftover.path)
+                    removed.append(leftover)
+        return removed
+
+    def _take(self, found: StoredObject, oldest: float) -> bool:
+        """Remove the object unless it has been refreshed."""
+        with explained(self._temp):
+            make_folder(self._temp)
+            taken = self._temp / uuid.uuid4().hex
+            try:
+                found.path.rename(taken)
+            except FileNotFoundError:  # another collect() was faster
+                return False
+            if os.lstat(taken).st_mtime >= oldest:
+                taken.rename(found.path)
+                return False
+            taken.unlink()
+        return True
+
+    def _move_aside(self, digest: str, judged: os.stat_result) -> Path | None:
+        """Move the object away if it is still the file that was judged."""
+        found = _lstat(self.path(digest))
+        if found is None or (found.st_dev, found.st_ino) != (judged.st_dev, judged.st_ino):
+            return None
+        with explained(self._damaged):
+            make_folder(self._damaged)
+            aside = self._damaged / f"{digest}.{uuid.uuid4().hex}"
+            self.path(digest).rename(aside)
+            os.utime(aside, follow_symlinks=False)  # kept for a look until collect() finds it old
+        return aside
+
+
+def _lstat(path: Path) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; nothing if there is none. A link is no folder of ours."""
+    try:
+        return [] if folder.is_symlink() else sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _leftover(path: Path) -> StoredObject:
+    """A file or folder that is no object, as old as the newest thing in it."""
+    inside = [Path(at, name) for at, folders, files in os.walk(path) for name in (*folders, *files)]
+    found = [one for one in map(_lstat, [path, *inside]) if one]
+    size = sum(one.st_size for one in found if stat.S_ISREG(one.st_mode))
+    return StoredObject("", size, max((one.st_mtime for one in found), default=0.0), path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,177 @@
+"""Work that the workers of one host share: each object is verified once, and few load at the same time.
+
+Shared by files below the state folder and by `flock`, which the kernel gives back when its holder dies, however it dies.
+
+::
+
+    STATE/verified/STORE/DIGEST   what was verified: the identity of the file, and the boot in which that was done
+    STATE/slots/N                 whoever has this locked, loads
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from blake3 import blake3
+
+from ..coordinator.errors import ArtifactDamaged, ArtifactError, ArtifactRefused
+from ..coordinator.store import Store
+
+#: Seconds between two looks at a lock that somebody else has. A load takes 20 ms and more.
+POLL_S = 0.02
+#: Seconds after which a worker goes on without the slot or the lock (R8): its holder may be stopped, and both only save work.
+MAX_WAIT_S = 60.0
+#: What the loader's thread is niced to: of two busy threads on one core it gets about a tenth.
+NICENESS = 10
+#: Times that an object is read again because it changed while it was read (its mtime, by a publisher of the same content).
+TRIES = 3
+
+
+class Cancelled(Exception):
+    """Not an error: nobody wants this load any more."""
+
+
+def stop_if(cancelled: Callable[[], bool]) -> None:
+    """Raises Cancelled once `cancelled()` is true."""
+    if cancelled():
+        raise Cancelled
+
+
+def low_priority() -> None:
+    """Nice the calling thread (Linux only), and with it every thread that it starts from now on.
+
+    For the thread that does nothing but load: without privilege a thread cannot be made un-nice again. Call it before the first
+    torch operation of that thread: the threads of a parallel operation are the caller's own (OpenMP makes one team for each
+    thread that asks for one), so they become nice too, and requests keep theirs.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):  # a sandbox may forbid it; then loading is only less polite
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+class HostWork:
+    """The shared work of one host and user. Nothing is held in the object: it may be made before a fork and used by threads."""
+
+    def __init__(self, state_dir: Path, *, loads_per_host: int) -> None:
+        self._verified = state_dir / "verified"
+        self._slots = state_dir / "slots"
+        self._count = loads_per_host
+
+    @contextmanager
+    def slot(self, cancelled: Callable[[], bool]) -> Iterator[None]:
+        """Be one of at most `loads_per_host` workers of this host that load.
+
+        Raises Cancelled while waiting. After MAX_WAIT_S the block is entered without a slot.
+        """
+        slots = [self._slots / str(n) for n in range(self._count)]
+        with _one_of(slots, cancelled):
+            yield
+
+    def verified(self, store: Store, digest: str, size: int, cancelled: Callable[[], bool]) -> None:
+        """Return once the object of `digest`, `size` bytes, has been read and found whole on this host since it booted.
+
+        Who comes first reads it; the others wait for that. What was found is kept with device, inode, size, mtime and ctime
+        of the file: if any of them is different later, it is read again. Raises ArtifactDamaged (after it was set
+        aside in the store), ArtifactMissing, ArtifactRefused, OSError or Cancelled.
+        """
+        try:
+            self._verify_once(store, digest, size, cancelled)
+        except ArtifactDamaged:
+            with suppress(ArtifactError):  # a store that this host may only read: another one will do it
+                store.set_aside(digest)
+            raise
+
+    def _verify_once(self, store: Store, digest: str, size: int, cancelled: Callable[[], bool]) -> None:
+        marker = self._marker(store, digest)
+        if _read(marker) == _identity(store, digest, size):
+            return
+        with _one_of([marker], cancelled):
+            for _ in range(TRIES):
+                before = _identity(store, digest, size)
+                if _read(marker) == before:
+                    return
+                store.verify(digest, size, progress=lambda _done, _size: stop_if(cancelled))
+                if _identity(store, digest, size) == before:
+                    marker.write_bytes(before)
+                    self._forget_collected(store)
+                    return
+        raise ArtifactRefused(str(store.path(digest)), f"it changed {TRIES} times while it was read")
+
+    def _marker(self, store: Store, digest: str) -> Path:
+        store.path(digest)  # refuses what is no digest before it becomes a file's name
+        root = os.fsencode(store.root.absolute())
+        return self._verified / blake3(root).hexdigest(length=8) / digest
+
+    def _forget_collected(self, store: Store) -> None:
+        """Remove the markers of objects that are no longer in the store; one too many means only to verify once more."""
+        for marker in self._marker(store, "0" * 64).parent.iterdir():
+            if not store.path(marker.name).exists():
+                marker.unlink(missing_ok=True)
+
+
+def _identity(store: Store, digest: str, size: int) -> bytes:
+    """What changes whenever the file might have changed, as one line."""
+    descriptor = store.open(digest, size)
+    try:
+        found = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    numbers = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return f"{_boot()} {' '.join(map(str, numbers))}\n".encode()
+
+
+@cache
+def _boot() -> str:
+    """The boot of this machine: what the disk gives after the next one has not been read yet."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux
+        return "-"
+
+
+def _read(marker: Path) -> bytes:
+    try:
+        return marker.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+@contextmanager
+def _one_of(paths: list[Path], cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Hold the lock of one of these files; without any after MAX_WAIT_S."""
+    paths[0].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    deadline = time.monotonic() + MAX_WAIT_S
+    while (held := _try_lock(paths)) is None and time.monotonic() < deadline:
+        stop_if(cancelled)
+        time.sleep(POLL_S)
+    try:
+        yield
+    finally:
+        if held is not None:
+            # Said, not left to close(): a child forked meanwhile has the same open file.
+            fcntl.flock(held, fcntl.LOCK_UN)
+            os.close(held)
+
+
+def _try_lock(paths: list[Path]) -> int | None:
+    """The descriptor of the first of these files that nobody has locked, locked."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        else:
+            return descriptor
+    return None
