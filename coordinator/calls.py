@@ -219,8 +219,11 @@ class Read(Call):
 
 @dataclass(frozen=True)
 class Ask(Call):
+    """`tokens`: the questions of requests that this one answers; they are not sent."""
+
     member: str
     models: tuple[str, ...]
+    tokens: tuple[int, ...] = ()
     script = "ask"
 
     def arguments(self) -> list[str | bytes]:

@@ -67,11 +67,9 @@ def _pieces(source: int, size: int, progress: Progress | None) -> Iterator[memor
     Read, not mapped: a trainer that truncates its file meanwhile would kill whoever reads it through a
     mapping.
     """
+    buffers = cycle([memoryview(bytearray(min(size, PIECE_BYTES))) for _ in range(2)])
     done = 0
-    for buffer in cycle([memoryview(bytearray(min(size, PIECE_BYTES))) for _ in range(2)]):
-        read = os.readv(source, [buffer])
-        if not read:
-            return
+    while read := os.readv(source, [buffer := next(buffers)]):
         yield buffer[:read]
         done += read
         if progress:

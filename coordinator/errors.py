@@ -4,7 +4,8 @@
 
     GenlockError
     ├── Misuse                 the caller has to change the call
-    │   ├── InvalidName, SettingsInvalid, UnknownModel, NoGeneration, BadInput, TooLarge, DoesNotFit, Conflict, ServerRuns
+    │   ├── InvalidName, SettingsInvalid, UnknownModel, NoGeneration, BadInput, TooLarge, DoesNotFit, Conflict, ServerRuns,
+    │       CommandBroken
     ├── Unavailable            Redis or the fleet cannot answer now
     │   ├── RedisUnreachable, RedisRefused, FleetClosed, FleetMismatch, SchemaTooNew, NotReady
     ├── NotCommitted           the fleet, or somebody in charge of it, decided against it
@@ -92,8 +93,8 @@ class NoGeneration(Misuse):
     outcome = "unknown"
 
     def __str__(self) -> str:
-        wanted = "an earlier generation" if self.wanted is None else f"generation {self.wanted}"
-        return f"model {self.model!r} has no {wanted} to go to: {self.why}"
+        wanted = "such generation" if self.wanted is None else f"generation {self.wanted}"
+        return f"model {self.model!r} has no {wanted}: {self.why}"
 
 
 @dataclass(eq=False)
@@ -162,6 +163,23 @@ class ServerRuns(Misuse):
     def __str__(self) -> str:
         pid = "" if self.pid is None else f" (pid {self.pid})"
         return f"an embedded server{pid} already runs at {self.where}: end it with `genlock redis --stop` first"
+
+
+@dataclass(eq=False)
+class CommandBroken(Misuse):
+    """A command that another distribution adds cannot be loaded."""
+
+    command: str
+    entry_point: str
+    why: str
+
+    exit_status = 1
+
+    def __str__(self) -> str:
+        return (
+            f"the command {self.command!r} ({self.entry_point}) cannot be loaded: {self.why}."
+            " Install what it needs, or remove the distribution that adds it"
+        )
 
 
 # --- Redis or the fleet cannot answer now -----------------------------------------------------------------------

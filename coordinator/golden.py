@@ -103,8 +103,8 @@ def unflatten(part: str, kind: str, tensors: Mapping[str, Any]) -> Any:
 
 
 def _is_torch(value: Any) -> bool:
-    # Who has a tensor has imported torch; for all others it stays out.
-    return "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor)
+    torch = sys.modules.get("torch")  # who has a tensor has imported it; for all others it stays out
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _is_tensor(value: Any) -> bool:

@@ -23,8 +23,6 @@ from .store import Store
 
 #: The form of the file that this genlock writes; it refuses a higher one.
 FORMAT = 1
-#: Bytes of the file that are read; it has about 80.
-MAX_BYTES = 4096
 
 _RESTORE = (
     "Restore it from a backup of the store, readable to this user; without one, stop the fleet's workers and"
@@ -79,7 +77,7 @@ def check_lease(identity: Identity, lease_s: float | None) -> None:
 
 
 def mark_had_member(store: Store, fleet: str) -> None:
-    """Remember, before the first join, that the fleet has had a member; a crash after this does not forget it."""
+    """Remember, before the first join, that the fleet has had a member; flushed when this returns."""
     marker = _marker(_path(store, fleet))
     with explained(marker):
         make_folder(marker.parent)
@@ -110,7 +108,7 @@ def _read(path: Path) -> _Record | None:
     """What stands in the file; None if there is none."""
     try:
         with explained(path), os.fdopen(open_source(path), "rb") as file:
-            return _decode(path, file.read(MAX_BYTES))
+            return _decode(path, file.read())
     except ArtifactMissing:
         return None
     except ArtifactRefused as error:

@@ -94,7 +94,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             author=author,
             message=message,
         )
-        return manifest.checked()
+        # What decode() refuses must not be proposed: a worker would have to say so, after the staging.
+        return decode(manifest.checked().encode())
 
     def checked(self) -> Manifest:
         """Itself, or ManifestInvalid / InvalidName with what is wrong."""
@@ -142,7 +143,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         """The canonical form: JSON with sorted keys, UTF-8, no white space."""
-        return msgspec.json.encode(self, order="sorted")
+        try:
+            return msgspec.json.encode(self, order="sorted")
+        except UnicodeEncodeError as error:  # a file's name that is not UTF-8
+            raise ManifestInvalid(str(error)) from error
 
 
 _DECODER = msgspec.json.Decoder(Manifest)
@@ -154,7 +158,7 @@ def decode(data: bytes | str) -> Manifest:
         raise ManifestInvalid(f"{len(data)} bytes, {MAX_MANIFEST_BYTES} are allowed")
     try:
         manifest = _DECODER.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeError, RecursionError) as error:
         raise ManifestInvalid(str(error)) from error
     return manifest.checked()
 

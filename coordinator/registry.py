@@ -178,6 +178,15 @@ class Registry:
         found = zip(numbers, values[::2], values[1::2], strict=True)
         return {number: (manifest, outcome) for number, manifest, outcome in found if manifest or outcome}
 
+    def manifests(self) -> list[tuple[str, bytes]]:
+        """(model, manifest) of every stored generation, and of what waits as next."""
+
+        def read() -> list[tuple[str, bytes]]:
+            rows = self._client.hscan_iter(self._key("generations"), match="*\0m", count=1000)
+            return [(field.partition(b"\0")[0].decode("utf-8", "replace"), value) for field, value in rows]
+
+        return self._guarded(read)
+
     def task_answers(self, task: str) -> dict[str, tuple[str, dict[str, Any]]]:
         """Member → (awaited, done or failed; what it said), of one task."""
         prefix = f"#\0{task}\0"

@@ -254,10 +254,13 @@ class EmbeddedServer:
 
         Raises RedisRefused (its disk is full, say) and RedisUnreachable (it has not ended in time).
         """
-        if self._state() == "down":
-            if self._is_locked():
+        end = time.monotonic() + timeout_s
+        while self._state() == "down":
+            if not self._is_locked():
+                return False
+            if time.monotonic() > end:  # until then it may be starting or ending
                 raise self._stuck("nobody answers at its socket")
-            return False
+            time.sleep(POLL_S)
         try:
             said = self._speak("SHUTDOWN", timeout_s=timeout_s)
         except redis.TimeoutError as error:

@@ -80,21 +80,21 @@ class Settings:
         return replace(self, **changed)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "state_dir", self.state_dir.expanduser().absolute())
-        store = self.state_dir / "store" if self.store is None else self.store.expanduser().absolute()
-        object.__setattr__(self, "store", store)
+        for name in ("state_dir", "store"):
+            if (folder := getattr(self, name)) is not None:
+                object.__setattr__(self, name, folder.expanduser().absolute())
 
     @property
     def store_dir(self) -> Path:
         """Where artifacts lie; `store`, or the folder `store` of the state folder."""
-        assert self.store is not None
-        return self.store
+        return self.state_dir / "store" if self.store is None else self.store
 
     def describe(self) -> dict[str, str]:
         """Variable → value as text, without what is secret."""
-        secret = {"admin_tokens"}
-        values = {row.variable: (row.field, getattr(self, row.field)) for row in TABLE}
-        return {v: ("…" if f in secret and value else str(value)) for v, (f, value) in values.items()}
+        values = {row.variable: getattr(self, row.field) for row in TABLE} | {"GENLOCK_STORE": self.store_dir}
+        values["GENLOCK_ADMIN_TOKENS"] = "…" if self.admin_tokens else ()
+        values["GENLOCK_REDIS_URL"] = re.sub(r"(?<=//)[^/@]*:[^/@]*(?=@)", "…", self.redis_url or "None")
+        return {variable: str(value) for variable, value in values.items()}
 
 
 class Row(NamedTuple):
@@ -109,16 +109,17 @@ class Row(NamedTuple):
     def read(self, name: str, text: str) -> Any:
         try:
             return self.reader(text)
-        except ValueError as error:
-            raise SettingsInvalid(name, text, str(error)) from error
+        except (ValueError, OverflowError) as error:
+            raise SettingsInvalid(name, "…" if self.field == "admin_tokens" else text, str(error)) from error
 
-    @staticmethod
-    def text(value: Any) -> str:
+    def text(self, value: Any) -> str:
         """A value given as an argument, written as the variable would have it, so that one reader checks both."""
         if isinstance(value, Mapping):
             return ",".join(f"{k}={v}" if v else str(k) for k, v in value.items())
         if isinstance(value, tuple | list):
-            return ",".join(":".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in value)
+            between = "=" if self.field == "models" else ":"
+            pairs = ([item] if isinstance(item, str) else item for item in value)
+            return ",".join(between.join(part for part in pair if part) for pair in pairs)
         return str(value)
 
 
@@ -151,6 +152,16 @@ def size(text: str) -> int:
     if not match or match[2].lower() not in _UNITS:
         raise ValueError("a size is a number and a unit, such as 4GiB, 500MB or 1000000")
     return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def path(text: str) -> Path:
+    """A path; `~` and `~user` are expanded."""
+    if "\0" in text:
+        raise ValueError("no path has a NUL in it")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # ~ of a user that is not there
+        raise ValueError(str(error)) from error
 
 
 def seconds(text: str) -> float:
@@ -247,7 +258,7 @@ def models(text: str) -> tuple[tuple[str, str], ...]:
     """`digits=mypkg.models:build,other` → ((model, loader or ''), …)."""
     pairs = [item.strip().partition("=") for item in text.split(",") if item.strip()]
     for name, _, loader in pairs:
-        if not NAME.match(name):
+        if not NAME.match(name) or name in (".", ".."):
             raise ValueError(f"{name!r} is not a model's name")
         if loader and not re.fullmatch(r"[\w.]+:[\w.]+", loader):
             raise ValueError(f"the loader {loader!r} of {name!r} is not written module:name")
@@ -268,13 +279,13 @@ TABLE: tuple[Row, ...] = (
     Row(
         "state_dir",
         "GENLOCK_STATE_DIR",
-        Path,
+        path,
         "what this host and user keep: embedded server, last good, verified files",
     ),
     Row(
         "store",
         "GENLOCK_STORE",
-        Path,
+        path,
         "folder of the artifacts, shared by all hosts; default: STATE_DIR/store",
     ),
     Row(

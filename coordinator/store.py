@@ -205,7 +205,7 @@ class Store:
     def set_aside(self, digest: str) -> Path | None:
         """Move a damaged object away, so that the next stage() writes it again; returns where it is now.
 
-        None if there is none, or if it is whole: several workers find the same damage, and the slowest of
+        None if there is none (a link or a folder is none), or if it is whole: several workers find the same damage, and the slowest of
         them must not take away what has been written again meanwhile.
         """
         judged = _lstat(self.path(digest))
@@ -215,7 +215,7 @@ class Store:
             self.verify(digest, judged.st_size)
         except ArtifactDamaged:
             return self._move_aside(digest, judged)
-        except ArtifactMissing:
+        except (ArtifactMissing, ArtifactRefused):
             pass
         return None
 
@@ -305,7 +305,8 @@ def _entries(folder: Path) -> list[Path]:
 
 def _leftover(path: Path) -> StoredObject:
     """A file or folder that is no object, as old as the newest thing in it."""
-    inside = [Path(at, name) for at, folders, files in os.walk(path) for name in (*folders, *files)]
+    tree = [] if path.is_symlink() else os.walk(path)
+    inside = [Path(at, name) for at, folders, files in tree for name in (*folders, *files)]
     found = [one for one in map(_lstat, [path, *inside]) if one]
     size = sum(one.st_size for one in found if stat.S_ISREG(one.st_mode))
     return StoredObject("", size, max((one.st_mtime for one in found), default=0.0), path)

@@ -18,10 +18,12 @@ MAX_TENSORS = 50_000
 #: Bytes of a header, a directory, a pickle or a graph, which are all read at once: 50,000 tensors with names of 100 letters.
 MAX_HEADER_BYTES = 8 * 2**20
 
-#: The last record of a zip without a comment: its bytes, its signature, where in it the bytes of the directory stand.
+#: The records at the end of a zip: signature, and of the directory its bytes and where it begins (the locator: where _END64 begins).
 _END = struct.Struct("<4s8xLL2x")
 _END64_LOCATOR = struct.Struct("<4s4xQ4x")
-_END64 = struct.Struct("<4s36xQ8x")
+_END64 = struct.Struct("<4s36xQQ")
+#: What stands in _END for a number that only _END64 can hold.
+_ELSEWHERE = 2**32 - 1
 
 
 class FormatError(Exception):
@@ -77,10 +79,10 @@ def directory(file: IO[bytes]) -> dict[str, ZipInfo]:
     return {entry.filename.partition("/")[2]: entry for entry in entries}
 
 
-def read_entry(file: IO[bytes], entry: ZipInfo) -> bytes:
-    """The bytes of a file in the zip that is read at once; raises FormatError if it has more than MAX_HEADER_BYTES."""
-    if entry.file_size > MAX_HEADER_BYTES:
-        raise FormatError(f"{entry.filename} has {entry.file_size} bytes, {MAX_HEADER_BYTES} are allowed")
+def read_entry(file: IO[bytes], entry: ZipInfo, *, limit: int = MAX_HEADER_BYTES) -> bytes:
+    """The bytes of a file in the zip; raises FormatError if it has more than `limit` or is damaged."""
+    if entry.file_size > limit:
+        raise FormatError(f"{entry.filename} has {entry.file_size} bytes, {limit} are allowed")
     try:
         return ZipFile(file).read(entry)
     except (BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
@@ -89,19 +91,21 @@ def read_entry(file: IO[bytes], entry: ZipInfo) -> bytes:
 
 def _directory_bytes(file: IO[bytes]) -> int:
     """The bytes of a zip's directory, by the records that have to be the last ones (APPNOTE 6.3.10, 4.3.14 to 4.3.16)."""
-    size = file.seek(0, os.SEEK_END)
-    signature, length, _ = _END.unpack(_at(file, size - _END.size, _END.size))
+    end = file.seek(0, os.SEEK_END) - _END.size
+    signature, *found = _END.unpack(_at(file, end, _END.size))
     if signature != b"PK\x05\x06":
         raise FormatError("the end of the zip is missing: it is truncated")
-    start = size - _END.size - _END64_LOCATOR.size
-    signature, where = _END64_LOCATOR.unpack(_at(file, start, _END64_LOCATOR.size))
-    if signature != b"PK\x06\x07":
-        return int(length)
-    start -= _END64.size
-    signature, length = _END64.unpack(_at(file, start, _END64.size))
-    if (signature, where) != (b"PK\x06\x06", start):
-        raise FormatError("the end of the zip is not where it says")
-    return int(length)
+    locator = end - _END64_LOCATOR.size
+    signature, end64 = _END64_LOCATOR.unpack(_at(file, locator, _END64_LOCATOR.size))
+    if signature == b"PK\x06\x07":
+        signature, *large = _END64.unpack(_at(file, locator - _END64.size, _END64.size))
+        agree = all(small in (_ELSEWHERE, number) for small, number in zip(found, large, strict=True))
+        if signature != b"PK\x06\x06" or end64 != locator - _END64.size or not agree:
+            raise FormatError("the records at the end of the zip do not agree")
+        found, end = large, end64
+    if sum(found) != end:
+        raise FormatError("the directory of the zip is not before its end")
+    return int(found[0])
 
 
 def _at(file: IO[bytes], offset: int, length: int) -> bytes:

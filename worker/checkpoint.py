@@ -8,7 +8,8 @@ is truncated in place kills its readers (SIGBUS).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 WRAPPERS = ("state_dict", "model_state_dict")
 #: The end of the keys of what `nn.Module.get_extra_state` gives, which need not be a tensor.
 EXTRA_STATE = "_extra_state"
+#: Times that the bytes of a file may be seen through tensors which overlap: few models tie more than a pair of weights.
+MAX_SHARING = 8
 #: Texts of torch's own errors that are about this machine, not about the file. It raises RuntimeError for all of them.
 _OF_THE_MACHINE = (
     "can't allocate memory",
@@ -72,6 +75,13 @@ def is_of_the_machine(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OF_THE_MACHINE)
 
 
+def reason(error: Exception) -> str:
+    """What was found, without the page of advice that torch adds to it, some of it bad; begins with the type of the error."""
+    if unsupported := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", str(error)):
+        return f"its pickle asks for {unsupported[1]}, which is code: save the state dict only"
+    return f"{type(error).__name__}: {str(error)[:300]}"
+
+
 def _state_dict(path: Path) -> dict[str, Tensor]:
     read = _read_safetensors if kind_of(path) == "safetensors" else _read_torch
     try:
@@ -81,12 +91,27 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         if is_of_the_machine(error):
             raise
-        raise FormatError(f"it cannot be read: {_first_line(error)}") from error
+        raise FormatError(f"it cannot be read: {reason(error)}") from error
     state = _unwrapped(found)
     for key, value in state.items():
         if why := _unfit(key, value):
             raise FormatError(f"{key!r} {why}")
+    size, seen = path.stat().st_size, sum(distinct(state.values()).values())
+    if seen > MAX_SHARING * size:
+        raise FormatError(f"its tensors show {seen} bytes of a file of {size}: they overlap")
     return state
+
+
+def distinct(values: Iterable[Any]) -> dict[int, int]:
+    """Where the tensors among `values` lie → bytes; tied ones count once."""
+    import torch
+
+    found: dict[int, int] = {}
+    for tensor in values:
+        if isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided and not tensor.is_meta:
+            where, nbytes = tensor.data_ptr(), tensor.numel() * tensor.element_size()
+            found[where] = max(nbytes, found.get(where, 0))
+    return found
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -134,8 +159,9 @@ def _unwrapped(found: Any) -> dict[str, Any]:
         if len(inner) != 1 or not any(isinstance(value, Tensor) for value in inner[0].values()):
             keys = ", ".join(map(repr, list(found)[:5]))
             raise FormatError(f"it holds a dict without tensors (keys: {keys or 'none'})")
-        return inner[0]
-    return found
+        found = inner[0]
+    state: dict[str, Any] = found  # the object itself: torch keeps the versions of its layers in an attribute of it
+    return state
 
 
 def _unfit(key: object, value: Any) -> str | None:
@@ -154,10 +180,3 @@ def _unfit(key: object, value: Any) -> str | None:
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         return f"has {value.numel()} values in {value.untyped_storage().nbytes()} bytes"
     return None
-
-
-def _first_line(error: Exception) -> str:
-    """The part of an error's text that says what was found; torch adds a page of advice, some of it bad."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    told = next((line for line in lines if "Unsupported" in line or "GLOBAL" in line), lines[0])
-    return told.strip().removeprefix("WeightsUnpickler error: ")[:300]

@@ -41,23 +41,13 @@ FAMILIES = (
     Family("hits_total", "counter", "Uses answered from what the worker held.", "models/{model}/hits"),
     Family("misses_total", "counter", "Uses that found no loaded generation.", "models/{model}/misses"),
     Family("asks_total", "counter", "Uses that had to ask Redis.", "models/{model}/asks"),
-    Family(
-        "stale_answers_total", "counter", "Answers that were marked stale.", "models/{model}/stale_answers"
-    ),
+    Family("stale_answers_total", "counter", "Answers that were marked stale.", "models/{model}/stale_answers"),
     Family("errors_total", "counter", "Uses that ended in an error.", "models/{model}/errors"),
-    Family(
-        "wait_seconds", "histogram", "Time that a use waited for Redis or a load.", "models/{model}/waits"
-    ),
+    Family("wait_seconds", "histogram", "Time that a use waited for Redis or a load.", "models/{model}/waits"),
     Family("loads_total", "counter", "Loads by outcome.", "models/{model}/loads/{outcome}"),
-    Family(
-        "reloads_total", "counter", "Loads of a generation that was held already.", "models/{model}/reloads"
-    ),
-    Family(
-        "load_step_seconds", "histogram", "Time of each step of a load.", "models/{model}/load_steps/{step}"
-    ),
-    Family(
-        "invalidations_total", "counter", "Invalidations by reason.", "models/{model}/invalidations/{reason}"
-    ),
+    Family("reloads_total", "counter", "Loads of a generation that was held already.", "models/{model}/reloads"),
+    Family("load_step_seconds", "histogram", "Time of each step of a load.", "models/{model}/load_steps/{step}"),
+    Family("invalidations_total", "counter", "Invalidations by reason.", "models/{model}/invalidations/{reason}"),
     Family("drops_total", "counter", "Models dropped, by reason.", "models/{model}/drops/{reason}"),
     Family("flips_total", "counter", "Changes to another generation.", "models/{model}/flips"),
     Family(
@@ -72,9 +62,7 @@ FAMILIES = (
         "Candidates that the fleet rejected.",
         "models/{model}/rejected",
     ),
-    Family(
-        "active_generation", "gauge", "The generation that answers come from.", "models/{model}/generation"
-    ),
+    Family("active_generation", "gauge", "The generation that answers come from.", "models/{model}/generation"),
     Family("active_info", "gauge", "Always 1; the label has the active version.", "models/{model}/version"),
     Family("model_bytes", "gauge", "Memory of the active generation.", "models/{model}/bytes"),
     Family("loaded_timestamp_seconds", "gauge", "Unix time of the last load.", "models/{model}/loaded_at"),
@@ -90,9 +78,7 @@ FAMILIES = (
     Family("evictions_total", "counter", "Times that watchers evicted this worker.", "process/evictions"),
     Family("epoch", "gauge", "Number of the epoch that was heard last.", "process/epoch"),
     Family("epochs_total", "counter", "Epochs that were seen.", "process/epochs"),
-    Family(
-        "resubscriptions_total", "counter", "Replacements of the subscription.", "process/resubscriptions"
-    ),
+    Family("resubscriptions_total", "counter", "Replacements of the subscription.", "process/resubscriptions"),
     Family("hook_errors_total", "counter", "Callbacks that raised.", "process/hook_errors/{hook}"),
 )
 
@@ -135,9 +121,7 @@ def to_prometheus(detail: Mapping[str, Any]) -> str:
     lines: list[str] = []
     for family in FAMILIES:
         samples = [
-            line
-            for labels, value in _find(detail, family.where)
-            for line in _lines(family, worker + labels, value)
+            line for labels, value in _find(detail, family.where) for line in _lines(family, worker + labels, value)
         ]
         if samples:
             name = PREFIX + family.name

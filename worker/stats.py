@@ -306,9 +306,7 @@ class Stats:
         with self._lock:
             return self._window.sample(self._clock(), self._totals())
 
-    def alarm(
-        self, threshold: float, callback: Callable[[HitRate], object], *, least: int = LEAST_USES
-    ) -> None:
+    def alarm(self, threshold: float, callback: Callable[[HitRate], object], *, least: int = LEAST_USES) -> None:
         """Call `callback(rate)` when the rate of the window falls below `threshold` with `least` uses in it:
         once, and again only after it had recovered. It is called by the thread that calls `tick`; what it
         raises is counted as a hook's error."""

@@ -53,7 +53,7 @@ from typing import Any
 # The clock of leases is the clock of watchers (R5): there is one definition of it.
 from ..coordinator.clock import clock
 
-__all__ = ["NEVER", "Lease", "View", "Views", "clock"]
+__all__ = ["FOREVER", "NEVER", "Lease", "View", "Views", "clock"]
 
 #: A deadline that no clock has reached yet is later than this.
 _PAST = float("-inf")
@@ -94,6 +94,9 @@ class Lease:
 #: The lease that never runs, of views that must ask.
 NEVER = Lease()
 NEVER.end()
+#: The lease of views that are marked `stale`: they promise nothing, so nothing runs out.
+FOREVER = Lease()
+FOREVER.extend(float("inf"))
 
 
 class View:
@@ -195,9 +198,7 @@ class View:
         """Nothing to give back: the reference is the hold."""
 
     def __repr__(self) -> str:
-        marks = "".join(
-            (", stale" if self.stale else "", f", candidate={self.candidate}" if self.candidate else "")
-        )
+        marks = "".join((", stale" if self.stale else "", f", candidate={self.candidate}" if self.candidate else ""))
         return f"View({self.model!r}, generation={self.generation}, version={self.version[:12]!r}{marks})"
 
 

@@ -1,0 +1,124 @@
+"""`genlock publish` and `genlock rollback`: the commands that wait for a flip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..manifest import NAME
+from ..settings import seconds
+from . import words
+from .output import joined
+from .progress import FlipBars
+from .session import Session
+
+if TYPE_CHECKING:
+    from ..flip import Flip
+
+Model = Annotated[str, typer.Argument(help="The model.", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the fleet has decided.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(help="Longest time to get ready, such as 60 or 2m.  [GENLOCK_PREPARE_TIMEOUT]", parser=seconds),
+]
+
+
+def publish(
+    session: Session,
+    model: Model,
+    path: Annotated[list[str], typer.Argument(help="The file; or NAME=PATH for each of several.")],
+    wait: Wait = True,
+    agreement: Annotated[
+        str | None,
+        typer.Option(help="Share of the workers that must be ready: all, 0.9, 90%.  [GENLOCK_AGREEMENT]"),
+    ] = None,
+    timeout: Timeout = None,
+    golden: Annotated[
+        Path | None, typer.Option(help="Golden inputs and outputs that every worker must reproduce.")
+    ] = None,
+    now: Annotated[bool, typer.Option("--now", help="Stop the candidate that is in work.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Try a version again that was found bad.")] = False,
+    message: Annotated[str, typer.Option("--message", "-m", help="What people should know of it.")] = "",
+) -> None:
+    """Publish checkpoints as the next generation of a model, and wait until every worker has changed to it."""
+    what = artifacts_of(path)
+    with FlipBars(model) as bars:
+        flip = session.fleet.publish(
+            model,
+            what,
+            agreement=agreement,
+            timeout=timeout,
+            golden=golden,
+            wait=wait,
+            now=now,
+            force=force,
+            message=message,
+            progress=bars,
+        )
+    session.show(flip, lambda: said_of(flip))
+
+
+def rollback(
+    session: Session,
+    model: Model,
+    to: Annotated[
+        int | None, typer.Option(metavar="GEN", help="The committed generation; unset: the newest way back.")
+    ] = None,
+    pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Refuse proposals until `genlock unpin`.")] = True,
+    wait: Wait = True,
+    timeout: Timeout = None,
+    why: Annotated[str, typer.Option("--message", "-m", help="Why.")] = "",
+) -> None:
+    """Go back to what an earlier generation was, as a new generation, and pin the model there."""
+    with FlipBars(model) as bars:
+        flip = session.fleet.rollback(model, to, pin=pin, why=why, wait=wait, timeout=timeout, progress=bars)
+    session.show(flip, lambda: said_of(flip))
+
+
+def artifacts_of(texts: list[str]) -> Path | dict[str, str | Path]:
+    """What the PATHs of a command line mean: one file, or artifacts by name. Raises typer.BadParameter.
+
+    A single text that has a `=` is still the path of a file if there is such a file, or if no artifact could have that name.
+    """
+    named = [text.partition("=") for text in texts]
+    if len(texts) == 1 and (not _is_named(texts[0]) or Path(texts[0]).exists()):
+        return Path(texts[0])
+    for text in texts:
+        if not _is_named(text):
+            raise typer.BadParameter(f"{text!r} needs a name, because there are several: write NAME={text}")
+    found: dict[str, str | Path] = {}
+    for name, _, path in named:
+        if name in found:
+            raise typer.BadParameter(f"the name {name!r} stands twice: {found[name]} and {path}")
+        found[name] = path
+    return found
+
+
+def _is_named(text: str) -> bool:
+    name, equals, path = text.partition("=")
+    return bool(equals and path and NAME.match(name))
+
+
+def said_of(flip: Flip) -> list[str]:
+    """What has become of it, for people."""
+    version = words.short(flip.version)
+    if flip.outcome == "next":
+        return [
+            f"{flip.model}: version {version} waits behind the candidate that is in work; `genlock status {flip.model}`"
+        ]
+    generation = f"{flip.model}: generation {flip.generation} ({version})"
+    if flip.outcome != "committed":
+        return [
+            f"{generation} is {flip.outcome}; the fleet goes on by itself, `genlock status {flip.model}` shows how far it is"
+        ]
+    if flip.unproven:
+        return [f"{generation} is active, unproven: no worker holds the model yet", _times(flip)]
+    return [f"{generation} is active in {words.counted(len(flip.workers), 'worker')}", _times(flip)]
+
+
+def _times(flip: Flip) -> str:
+    phases = {"stage": "staged", "prepare": "prepared", "fence": "fenced", "total": "in all"}
+    told = [f"{said} {words.took(flip.seconds[name])}" for name, said in phases.items() if name in flip.seconds]
+    return "  " + joined(words.size(flip.size), *told)

@@ -1,0 +1,437 @@
+"""Fleet: the front door. What trainers and operators do, as verbs; the work is done in publish, task, status and upkeep.
+
+Importing this costs no Redis client; making a Fleet does. Nothing is connected or written before a verb needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .calls import Abort, Attach, Pin, Unpin
+from .disk import open_source
+from .errors import NoGeneration, UnknownModel
+from .flip import Flip, Progress, refusal_of
+from .identity import Identity, check_lease
+from .identity import identity as identity_of
+from .link import GONE, Ear, Link, new_wait, pursue
+from .manifest import check_name
+from .publish import ONLY, Draft, Publisher, Terms, active_of, state_of
+from .records import Event, Snapshot
+from .settings import Settings
+from .status import (
+    FleetStatus,
+    Generation,
+    ModelStatus,
+    WorkerStatus,
+    history_of,
+    numbers_of,
+    read_manifest,
+    status_of_model,
+    status_of_worker,
+)
+from .store import Store, StoredObject
+from .task import TaskResult, run_task
+from .upkeep import SPARED_S, Damage, fleets_of, gc, needed_by, verify
+
+if TYPE_CHECKING:
+    from .registry import Registry
+    from .server import Endpoint
+
+__all__ = [
+    "Damage",
+    "Draft",
+    "Fleet",
+    "FleetStatus",
+    "Flip",
+    "Generation",
+    "ModelStatus",
+    "Progress",
+    "TaskResult",
+    "WorkerStatus",
+]
+
+#: Seconds between two looks at the log by who follows it: not every entry has a hint.
+FOLLOW_S = 0.5
+#: Entries of the log that come at once; behind so many there may be more.
+LOG_PIECE = 1000
+
+Tell = Callable[[Progress], None]
+Golden = str | Path | tuple[Any, Any]
+
+
+class Fleet:
+    """One fleet, as a trainer or an operator uses it, from one thread at a time; another thread makes its own, which costs little.
+
+    Raises, whatever is called: RedisUnreachable, RedisRefused, FleetMismatch, SchemaTooNew, and what its store raises.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        name: str | None = None,
+        store: str | Path | None = None,
+        state_dir: str | Path | None = None,
+        lease: float | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """What is not given comes from `settings`, and without those is the default; the environment is not looked at (from_env does)."""
+        chosen = (settings or Settings()).with_arguments(
+            redis_url=url, fleet=name, store=store, state_dir=state_dir, lease_s=lease
+        )
+        self.settings = chosen
+        self.name = check_name(chosen.fleet, "fleet")
+        self.store = Store(chosen.store_dir)
+        default = Settings.__dataclass_fields__["lease_s"].default
+        #: A lease that somebody asked for; it has to be the fleet's.
+        self._asked_lease_s = chosen.lease_s if lease is not None or chosen.lease_s != default else None
+        self._endpoint: Endpoint | None = None
+        self._made_link: Link | None = None
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> Fleet:
+        """The fleet of the environment's settings; `overrides` by the names of Settings."""
+        return cls(settings=Settings.from_env(**overrides))
+
+    def close(self) -> None:
+        """Gives the connections back; the next use makes new ones."""
+        if self._made_link is not None:
+            self._made_link.close()
+
+    # --- what it stands on -------------------------------------------------------------------------------------------
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where its Redis is."""
+        if self._endpoint is None:
+            from .server import Endpoint
+
+            self._endpoint = Endpoint.of(self.settings)
+        return self._endpoint
+
+    @property
+    def identity(self) -> Identity:
+        """Its id and lease, as its store says now; made where there is none. SettingsInvalid: another lease was asked for."""
+        found = identity_of(self.store, self.name, lease_s=self.settings.lease_s)
+        check_lease(found, self._asked_lease_s)
+        return found
+
+    @property
+    def registry(self) -> Registry:
+        """The registry of this object's thread; the embedded server is started where it has to be."""
+        return self._link.registry
+
+    def new_registry(self, *, timeout_s: float | None = None) -> Registry:
+        """Another one, for another thread; it connects when it is first used. The caller closes it."""
+        from .registry import CALL_TIMEOUT_S, Registry
+
+        return Registry(self.endpoint, self.name, self.identity, timeout_s=timeout_s or CALL_TIMEOUT_S)
+
+    @property
+    def started_server(self) -> bool:
+        """Whether this object had to start the embedded server."""
+        return self._made_link is not None and self._made_link.started_server
+
+    @property
+    def _link(self) -> Link:
+        if self._made_link is None:
+            self._made_link = Link(self.endpoint, self.new_registry, fleet=self.name, who=_me())
+        return self._made_link
+
+    # --- publishing --------------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        model: str,
+        what: str | Path | Mapping[str, str | Path],
+        *,
+        agreement: float | str | None = None,
+        timeout: float | None = None,
+        message: str = "",
+        author: str | None = None,
+        golden: Golden | None = None,
+        rtol: float = 1e-4,
+        atol: float = 1e-5,
+        wait: bool = True,
+        now: bool = False,
+        force: bool = False,
+        request: str | None = None,
+        progress: Tell | None = None,
+    ) -> Flip:
+        """Copies a file (artifact "model"), or several by name, into the store and makes them the model's next generation.
+
+        `agreement`: share of the workers that must be ready; `timeout`: seconds to get ready, and to wait for the publish lock;
+        `golden`: a golden file or (inputs, outputs) that every worker must reproduce within `rtol` and `atol`; `wait=False`: return
+        when it is proposed; `now`: stop the candidate in work; `force`: try a poisoned version again; `request`: the id of an earlier
+        call whose outcome was unknown: it is asked for, and nothing is done twice.
+
+        Raises FlipRejected, FlipSuperseded, FlipAborted, Pinned, Poisoned, LockHeld, LockLost, FleetClosed, OutcomeUnknown, ArtifactError.
+        """
+        parts = dict(what) if isinstance(what, Mapping) else {ONLY: what}
+        terms = self._terms(agreement, timeout, author, request, now=now, force=force, wait=wait, progress=progress)
+        publisher = self._publisher(model)
+        if request is not None and (flip := publisher.outcome_of(model, terms)) is not None:
+            return flip
+        for path in parts.values():
+            os.close(open_source(path))  # better to hear of a wrong path before waiting for a lock
+        with publisher.publishing(model, terms, message) as draft:
+            for name, path in parts.items():
+                draft.copy(name, path)
+            _give_golden(draft, golden, rtol, atol)
+        assert draft.flip is not None
+        return draft.flip
+
+    def publishing(
+        self,
+        model: str,
+        *,
+        agreement: float | str | None = None,
+        timeout: float | None = None,
+        message: str = "",
+        author: str | None = None,
+        golden: Golden | None = None,
+        rtol: float = 1e-4,
+        atol: float = 1e-5,
+        wait: bool = True,
+        now: bool = False,
+        force: bool = False,
+        request: str | None = None,
+        progress: Tell | None = None,
+    ) -> AbstractContextManager[Draft]:
+        """A block that writes what is published at its end, under the publish lock; an exception abandons it. See publish."""
+        terms = self._terms(agreement, timeout, author, request, now=now, force=force, wait=wait, progress=progress)
+        return self._publishing(model, terms, message, golden, rtol, atol)
+
+    @contextmanager
+    def _publishing(
+        self, model: str, terms: Terms, message: str, golden: Golden | None, rtol: float, atol: float
+    ) -> Iterator[Draft]:
+        with self._publisher(model).publishing(model, terms, message) as draft:
+            _give_golden(draft, golden, rtol, atol)
+            yield draft
+
+    def rollback(
+        self,
+        model: str,
+        to: int | None = None,
+        *,
+        pin: bool = True,
+        why: str = "",
+        wait: bool = True,
+        timeout: float | None = None,
+        author: str | None = None,
+        request: str | None = None,
+        progress: Tell | None = None,
+    ) -> Flip:
+        """Makes what generation `to` was (default: the newest way back) the next generation, and pins the model there.
+
+        Raises UnknownModel, NoGeneration, Conflict (another generation became active meanwhile), and what publish raises.
+        """
+        terms = self._terms(None, timeout, author, request, wait=wait, progress=progress)
+        return self._publisher(model).rollback(model, terms, to=to, pin=pin, why=why)
+
+    def _publisher(self, model: str) -> Publisher:
+        check_name(model)
+        return Publisher(self._link, self.store, self.new_registry)
+
+    def _terms(
+        self, agreement: float | str | None, timeout: float | None, author: str | None, request: str | None, **more: Any
+    ) -> Terms:
+        chosen = self.settings.with_arguments(agreement=agreement, prepare_timeout_s=timeout)
+        return Terms(
+            agreement=chosen.agreement,
+            prepare_s=chosen.prepare_timeout_s,
+            lease_s=self.identity.lease_s,
+            author=author or _me(),
+            request=_request(request),
+            **more,
+        )
+
+    # --- an operator's decisions ---------------------------------------------------------------------------------------
+
+    def abort(self, model: str, *, generation: int | None = None, why: str = "", request: str | None = None) -> int:
+        """Stops the candidate (default: the one in work); returns its generation. Raises NoGeneration where there is none, Conflict."""
+        state = state_of(self._link, model)
+        seen = generation or (state.cand.gen if state.cand else None)
+        if seen is None:
+            raise NoGeneration(model, None, "no candidate is in work")
+        return self._decide(Abort(model, _request(request), seen, _me(), why))
+
+    def pin(self, model: str, *, why: str = "", request: str | None = None) -> int:
+        """Keeps the model at its active generation, which is returned: proposals are refused. Raises NoGeneration, Conflict."""
+        return self._decide(Pin(model, _request(request), active_of(self._link, model), _me(), why))
+
+    def unpin(self, model: str, *, why: str = "", request: str | None = None) -> int:
+        """Lets proposals in again; returns the active generation. Raises NoGeneration, Conflict."""
+        return self._decide(Unpin(model, _request(request), active_of(self._link, model), _me(), why))
+
+    def _decide(self, change: Abort | Pin | Unpin) -> int:
+        """Sends it until it has an answer; raises what refused it, FleetClosed, OutcomeUnknown."""
+        model = change.model
+        wait = new_wait(
+            self._link,
+            change,
+            model,
+            change.request,
+            prepare_s=0.0,
+            lease_s=self.identity.lease_s,
+            is_patient=False,
+        )
+        pursue(self._link, wait)
+        if wait.refusal is not None:
+            raise refusal_of(wait.refusal, model, seen=change.seen)
+        return change.seen
+
+    def clear(
+        self, model: str | None = None, *, timeout: float | None = None, request: str | None = None
+    ) -> TaskResult:
+        """Every worker drops the model (default: all), and loads it again when it is used; waits for them, at most `timeout` seconds."""
+        return self._task("clear", model, timeout, request)
+
+    def refresh(self, model: str, *, timeout: float | None = None, request: str | None = None) -> TaskResult:
+        """Every holder loads the active generation afresh beside the old copy, and changes to it; waits as clear does."""
+        return self._task("refresh", model, timeout, request)
+
+    def _task(self, kind: str, model: str | None, timeout: float | None, request: str | None) -> TaskResult:
+        if model is not None:
+            state_of(self._link, model)
+        timeout_s = self.settings.with_arguments(prepare_timeout_s=timeout).prepare_timeout_s
+        lease_s = self.identity.lease_s
+        return run_task(self._link, kind, model, _request(request), timeout_s=timeout_s, lease_s=lease_s, by=_me())
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> Snapshot:
+        self._link.ask(Attach())  # refuses another fleet's keys, and a newer schema
+        return self._link.use(lambda registry: registry.snapshot())
+
+    def status(self) -> FleetStatus:
+        """The fleet and its models now."""
+        snapshot, identity = self._snapshot(), self.identity
+        return FleetStatus(
+            name=self.name,
+            id=identity.fleet_id,
+            epoch=snapshot.epoch,
+            open=snapshot.is_open,
+            lease_s=snapshot.lease_s or identity.lease_s,
+            revision=snapshot.revision,
+            redis=self.endpoint.where,
+            store=str(self.store.root),
+            workers=len(snapshot.members),
+            models=[self._status_of(model, snapshot) for model in snapshot.models],
+        )
+
+    def model(self, name: str) -> ModelStatus:
+        """One model now; raises UnknownModel."""
+        return self._status_of(name, self._knowing(name))
+
+    def _knowing(self, model: str) -> Snapshot:
+        """The fleet at one instant, which knows the model; raises UnknownModel."""
+        snapshot = self._snapshot()
+        if check_name(model) not in snapshot.models:
+            raise UnknownModel(model, tuple(snapshot.models))
+        return snapshot
+
+    def _status_of(self, model: str, snapshot: Snapshot) -> ModelStatus:
+        active = snapshot.models[model].active
+        stored = self._stored(model, [active.gen]) if active else {}
+        manifest = read_manifest(stored[active.gen][0]) if active and active.gen in stored else None
+        return status_of_model(model, snapshot, manifest)
+
+    def history(self, model: str, *, limit: int = 50) -> list[Generation]:
+        """The newest `limit` generations, the newest first; raises UnknownModel."""
+        record = self._knowing(model).models[model]
+        return history_of(record, self._stored(model, numbers_of(record)[-limit:]))
+
+    def _stored(self, model: str, numbers: list[int]) -> Mapping[int, tuple[bytes | None, bytes | None]]:
+        return self._link.use(lambda registry: registry.generations(model, numbers))
+
+    def workers(self) -> list[WorkerStatus]:
+        """The live workers, in the order in which they joined."""
+        return [status_of_worker(member) for member in self._snapshot().members]
+
+    def events(
+        self,
+        *,
+        follow: bool = False,
+        newest: int = 100,
+        after: str | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Iterator[Event]:
+        """The audit log, oldest first: the `newest` entries, or those behind the id `after`.
+
+        With `follow` it goes on, also over a restart of Redis, until `stop` is true; that is looked at twice a second.
+        """
+        last = after or "-"
+        found = self._link.use(lambda r: r.log(after=last) if after else r.log(newest=newest))
+        with Ear(self._link, None) as ear:
+            while True:
+                yield from found
+                last = found[-1].id if found else last
+                if not follow or (stop is not None and stop()):
+                    return
+                if len(found) < LOG_PIECE:
+                    ear.wait(FOLLOW_S)
+                found = self._behind(last)
+
+    def _behind(self, last: str) -> list[Event]:
+        try:
+            return self._link.use(lambda registry: registry.log(after=last))
+        except GONE:
+            return []
+
+    # --- the store -----------------------------------------------------------------------------------------------------
+
+    def verify(self, *, set_aside: bool = False, progress: Tell | None = None) -> list[Damage]:
+        """Reads the whole store against its digests. `set_aside`: moves what is damaged away, so that a publish writes it again."""
+        needed = self._link.use(needed_by)
+        return verify(self.store, needed, set_aside=set_aside, progress=progress)
+
+    def gc(self, *, older_than_s: float = SPARED_S, dry_run: bool = False) -> list[StoredObject]:
+        """Removes what no stored generation of any fleet of this store needs, and returns it; see upkeep.gc.
+
+        Only what was last used `older_than_s` ago: longer than any publish takes from its staging to its proposal.
+        """
+        self._link.ask(Attach())
+        with ExitStack() as stack:
+            fleets = {self.name: self.registry}
+            for name in fleets_of(self.store):
+                if name != self.name:
+                    fleets[name] = self._registry_of(name)
+                    stack.callback(fleets[name].close)
+            return gc(self.store, fleets, older_than_s=older_than_s, dry_run=dry_run)
+
+    def _registry_of(self, fleet: str) -> Registry:
+        """Of another fleet of this store, which may have another lease."""
+        from .registry import Registry
+
+        return Registry(self.endpoint, fleet, identity_of(self.store, fleet, lease_s=self.settings.lease_s))
+
+
+def _give_golden(draft: Draft, golden: Golden | None, rtol: float, atol: float) -> None:
+    if isinstance(golden, tuple):
+        draft.golden(*golden, rtol=rtol, atol=atol)
+    elif golden is not None:
+        draft.copy_golden(golden, rtol=rtol, atol=atol)
+
+
+def _request(given: str | None) -> str:
+    """A request id of 32 characters, or the one that was given, if it can be one."""
+    return uuid.uuid4().hex if given is None else check_name(given, "request")
+
+
+def _me() -> str:
+    """user@host: who does it, where nobody said."""
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,110 @@
+"""What a publish or a rollback came to: Flip; how far it is: Progress; and the error that a decision against it becomes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from .calls import Answer, Reply
+from .errors import (
+    Conflict,
+    FlipAborted,
+    FlipRejected,
+    FlipSuperseded,
+    GenlockError,
+    InvalidName,
+    LockLost,
+    NoGeneration,
+    Pinned,
+    Poisoned,
+    UnknownModel,
+)
+from .records import as_object
+
+#: States of a proposal that is not decided yet.
+IN_WORK = frozenset({"candidate", "next"})
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a publish is. `stage`: staging (`done` of `total` bytes) or waiting (of workers that are ready); `text`: of what."""
+
+    stage: str
+    done: int
+    total: int
+    text: str = ""
+
+
+class Flip(msgspec.Struct, frozen=True, kw_only=True):
+    """What has become of a proposal.
+
+    `outcome`: committed, rejected, superseded, aborted; candidate or next where nobody waited. `seconds`: of stage, propose and
+    total on this process's clock, of prepare and fence on the server's; what did not happen is left out. `workers`: by name
+    ("host:pid"), what each said last: state, seconds, why. `unproven`: nobody held the model. `size`: bytes of the artifacts.
+    """
+
+    model: str
+    generation: int | None
+    version: str
+    outcome: str
+    request: str
+    seconds: dict[str, float] = {}
+    workers: dict[str, dict[str, Any]] = {}
+    unproven: bool = False
+    size: int = 0
+
+
+def phases_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of prepare, fence and total of a stored outcome; times of the server's clock."""
+    started, fencing, ended = (_ms(row.get(name)) for name in ("started", "fencing", "ended"))
+    spans = {"prepare": (started, fencing or ended), "fence": (fencing, ended), "total": (started, ended)}
+    return {name: (to - since) / 1000 for name, (since, to) in spans.items() if since and to}
+
+
+def workers_of(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Worker → what it said last, of a stored outcome; a member that never gave its name stands there by its id."""
+    said = row.get("workers")
+    entries = said.items() if isinstance(said, dict) else ()
+    return {str(about.get("worker") or member): dict(about) for member, about in entries if isinstance(about, dict)}
+
+
+def _ms(value: Any) -> int:
+    """Milliseconds as the scripts write them; 0: unknown."""
+    return int(value) if isinstance(value, str) and value.isdigit() else 0
+
+
+def error_of(flip: Flip, answer: Answer) -> GenlockError | None:
+    """The error of a candidate that ended otherwise than committed."""
+    generation = flip.generation or 0
+    if answer.state == "rejected":
+        return FlipRejected(flip.model, generation, flip.version, answer.why, answer.step, answer.worker, flip)
+    if answer.state == "superseded":
+        return FlipSuperseded(flip.model, flip.version, answer.why, flip)
+    if answer.state == "aborted":
+        return FlipAborted(flip.model, generation, answer.why, flip)
+    return None
+
+
+def refusal_of(reply: Reply, model: str, *, version: str = "", seen: int = 0, to: int | None = None) -> GenlockError:
+    """The error of a change that was refused. `seen`: the generation that it was decided on; `to`: the one to go back to."""
+    refusals: dict[str, GenlockError] = {
+        "lock": LockLost(model, str(as_object(reply.holder).get("who", ""))),
+        "poisoned": Poisoned(model, reply.version or version, reply.why),
+        "conflict": Conflict(model, _named(str(seen)), _named(reply.found or "0")),
+        "nowhere": NoGeneration(model, to, reply.why),
+        "unknown-model": UnknownModel(model),
+        "busy": Conflict(model, "a free place for a task", "16 tasks that run or have just ended"),
+        "pinned": _pinned(reply, model),
+    }
+    return refusals.get(reply.verdict) or InvalidName(model)
+
+
+def _named(generation: str) -> str:
+    return "none" if generation == "0" else f"generation {generation}"
+
+
+def _pinned(reply: Reply, model: str) -> Pinned:
+    pin = reply.pin or {}
+    generation = reply.generation or _ms(pin.get("gen"))
+    return Pinned(model, str(pin.get("by", "?")), _ms(pin.get("at")) / 1000, str(pin.get("why", "")), generation)

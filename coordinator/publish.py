@@ -1,0 +1,347 @@
+"""One publish from top to bottom: lock, stage, propose, wait. Draft is what a trainer fills, Flip what comes back.
+
+::
+
+    lock      one trainer at a time stages and proposes for a model
+    stage     copied (or moved, out of a draft), digested, flushed; what can be seen to be broken is refused here
+    propose   candidate, next, or committed at once; the lock is free again
+    wait      until it is decided, evicting, opening and settling where that is due
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from .calls import Answer, Call, Propose, Read, Reply, Rollback, State
+from .clock import clock
+from .container import check_container, read_header
+from .errors import ArtifactRefused, NoGeneration, Unavailable, UnknownModel
+from .flip import Flip, Progress, error_of, phases_of, refusal_of, workers_of
+from .link import Link, new_wait, pursue
+from .lock import Lock
+from .manifest import Artifact, Golden, Manifest, Source, check_name
+from .records import as_object
+from .status import read_manifest
+from .wait import AGAIN, Wait
+
+if TYPE_CHECKING:
+    from .registry import Registry
+    from .store import Store
+
+__all__ = ["Draft", "Flip", "Progress", "Publisher", "Terms"]
+
+#: The name of the artifact of a model that is one file.
+ONLY = "model"
+#: The file of golden outputs in a draft; the space keeps it apart from every artifact.
+GOLDEN = "golden outputs"
+
+Tell = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How a change is to be decided. `prepare_s`: longest time to get ready, and to wait for the lock. `request`: see PROTOCOL, R10."""
+
+    agreement: float
+    prepare_s: float
+    lease_s: float
+    author: str
+    now: bool = False
+    force: bool = False
+    wait: bool = True
+    request: str = field(default_factory=lambda: uuid.uuid4().hex)
+    progress: Tell | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file that is to be published. `is_ours`: it lies in the draft, and is moved."""
+
+    path: Path
+    is_ours: bool
+
+
+class Draft:
+    """The files of a publish, while they are being written."""
+
+    def __init__(self, store: Store, message: str = "") -> None:
+        self.message = message  #: for people; may be changed in the block
+        self.flip: Flip | None = None  #: set when the block has ended
+        self._store = store
+        self._folder: Path | None = None
+        self._parts: dict[str, Part] = {}
+        self._golden: Part | None = None
+        self._tolerances = (1e-4, 1e-5)
+
+    def path(self, name: str) -> Path:
+        """Where the artifact `name` is to be written; on the file system of the store, so that it is moved there without a copy."""
+        path = self._home() / check_name(name, "artifact")
+        self._parts[name] = Part(path, is_ours=True)
+        return path
+
+    def copy(self, name: str, path: str | Path) -> None:
+        """Publishes a copy of the file at `path` as artifact `name`."""
+        self._parts[check_name(name, "artifact")] = Part(Path(path), is_ours=False)
+
+    def golden(self, inputs: Any, outputs: Any, *, rtol: float = 1e-4, atol: float = 1e-5) -> None:
+        """What every worker must reproduce before anyone flips; see write_golden for what `inputs` and `outputs` may be."""
+        from .golden import write_golden
+
+        self._golden = Part(write_golden(self._home() / GOLDEN, inputs, outputs), is_ours=True)
+        self._tolerances = (rtol, atol)
+
+    def copy_golden(self, path: str | Path, *, rtol: float = 1e-4, atol: float = 1e-5) -> None:
+        """The same from a file that write_golden has written."""
+        self._golden = Part(Path(path), is_ours=False)
+        self._tolerances = (rtol, atol)
+
+    def discard(self) -> None:
+        """Removes what is left of it."""
+        if self._folder is not None:
+            self._store.discard(self._folder)
+
+    def _home(self) -> Path:
+        if self._folder is None:
+            self._folder = self._store.draft()
+        return self._folder
+
+    # --- staging -----------------------------------------------------------------------------------------------------
+
+    def stage(self, model: str, *, author: str, progress: Tell | None) -> Manifest:
+        """Everything in the store, checked as far as a publisher can; raises ArtifactError."""
+        sources = {name: Source(str(part.path.absolute()), _mtime_ns(part.path)) for name, part in self._copied()}
+        meter = _Meter(progress, [part.path for part in self._all()])
+        artifacts = [self._put(name, part, meter, check_container) for name, part in self._parts.items()]
+        golden = None
+        if self._golden is not None:
+            found = self._put("golden", self._golden, meter, _check_golden)
+            golden = Golden(found.digest, found.size, *self._tolerances)
+        return Manifest.of(
+            model,
+            artifacts,
+            created_at=time.time(),
+            sources=sources,
+            golden=golden,
+            author=author,
+            message=self.message,
+        )
+
+    def _copied(self) -> list[tuple[str, Part]]:
+        """A part of the draft comes from nowhere that would still be there."""
+        return [(name, part) for name, part in self._parts.items() if not part.is_ours]
+
+    def _all(self) -> list[Part]:
+        return [*self._parts.values(), *([self._golden] if self._golden else [])]
+
+    def _put(self, name: str, part: Part, meter: _Meter, check: Callable[[IO[bytes], str], object]) -> Artifact:
+        put = self._store.adopt if part.is_ours else self._store.stage
+        artifact = put(part.path, name=name, progress=meter.of(name))
+        with os.fdopen(self._store.open(artifact.digest, artifact.size), "rb") as file:
+            check(file, str(part.path))
+        return artifact
+
+
+def _check_golden(file: IO[bytes], path: str) -> None:
+    metadata = read_header(file, path).get("__metadata__")
+    if not isinstance(metadata, dict) or "genlock" not in metadata:
+        raise ArtifactRefused(path, "it holds no golden outputs: write it with write_golden")
+
+
+def _mtime_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0  # staging finds out, and says it
+
+
+class _Meter:
+    """Bytes of several files as one number."""
+
+    def __init__(self, tell: Tell | None, paths: list[Path]) -> None:
+        self._tell, self._before = tell, 0
+        self._total = 0
+        for path in paths:
+            with suppress(OSError):
+                self._total += path.stat().st_size
+
+    def of(self, name: str) -> Callable[[int, int], None] | None:
+        """What the store tells of one file after the other."""
+        tell = self._tell
+        if tell is None:
+            return None
+        before = self._before
+
+        def told(done: int, _size: int) -> None:
+            self._before = before + done
+            tell(Progress("staging", self._before, max(self._total, self._before), name))
+
+        return told
+
+
+# --- proposing, and waiting ------------------------------------------------------------------------------------------
+
+
+class Publisher:
+    """Publishes and rolls back the models of one fleet."""
+
+    def __init__(self, link: Link, store: Store, make: Callable[[], Registry]) -> None:
+        """`make`: a registry for the thread that extends a lock."""
+        self._link, self._store, self._make = link, store, make
+
+    @contextmanager
+    def publishing(self, model: str, terms: Terms, message: str) -> Iterator[Draft]:
+        """A draft that is published at the end of the block, under the lock of the model; an exception abandons it."""
+        lock = Lock(self._link, model, who=terms.author, make=self._make)
+        draft = Draft(self._store, message)
+        try:
+            lock.take(terms.prepare_s)
+            yield draft
+            began = clock()
+            manifest = draft.stage(model, author=terms.author, progress=terms.progress)
+            seconds = {"stage": clock() - began}
+            draft.flip = self._propose(manifest, terms, lock, began, seconds)
+        finally:
+            lock.free()
+            draft.discard()
+
+    def _propose(self, manifest: Manifest, terms: Terms, lock: Lock, began: float, seconds: dict[str, float]) -> Flip:
+        change = Propose(
+            manifest.model,
+            terms.request,
+            lock.token,
+            manifest.version,
+            manifest.poison,
+            manifest.encode(),
+            terms.agreement,
+            round(terms.prepare_s * 1000),
+            terms.author,
+            terms.now,
+            terms.force,
+        )
+        return self._follow(change, change.model, terms, began, seconds, send=self._under(lock))
+
+    def _under(self, lock: Lock) -> Callable[[Call], Reply]:
+        """Sends; a proposal only under the lock, which is free again when it has an answer. Where Redis lost both, both are made again."""
+
+        def send(call: Call) -> Reply:
+            if not isinstance(call, Propose):
+                return self._link.ask(call)
+            if not lock.is_held:
+                lock.take(0)
+            reply = self._link.ask(call)
+            if reply.verdict not in AGAIN:
+                lock.free()
+            return reply
+
+        return send
+
+    def outcome_of(self, model: str, terms: Terms) -> Flip | None:
+        """What has become of an earlier call with this request id, waited for; None: Redis knows of none."""
+        read = Read(model, terms.request)
+        reply = self._link.ask(read)
+        if reply.answer is None:
+            return None
+        if reply.answer.verdict != "ok":
+            answer, pin = reply.answer, reply.states[model].pin
+            raise refusal_of(Reply(answer.verdict, version=answer.version, why=answer.why, pin=pin), model)
+        return self._follow(read, model, terms, clock(), {})
+
+    def rollback(self, model: str, terms: Terms, *, to: int | None, pin: bool, why: str) -> Flip:
+        """What was committed before becomes the candidate again; decided on what is active now."""
+        seen = active_of(self._link, model, to)
+        prepare_ms = round(terms.prepare_s * 1000)
+        change = Rollback(model, terms.request, seen, terms.author, why, to or 0, pin, terms.agreement, prepare_ms)
+        return self._follow(change, model, terms, clock(), {}, seen=seen, to=to)
+
+    def _follow(
+        self,
+        change: Call,
+        model: str,
+        terms: Terms,
+        began: float,
+        seconds: dict[str, float],
+        *,
+        send: Callable[[Call], Reply] | None = None,
+        seen: int = 0,
+        to: int | None = None,
+    ) -> Flip:
+        """Sends `change` until it is answered and decided; the Flip, or the error of what was decided against it."""
+        wait = new_wait(
+            self._link,
+            change,
+            model,
+            terms.request,
+            prepare_s=terms.prepare_s,
+            lease_s=terms.lease_s,
+            is_patient=terms.wait,
+        )
+        pursue(self._link, wait, send=send, told=_teller(terms.progress))
+        if wait.refusal is not None:
+            version = change.version if isinstance(change, Propose) else ""
+            raise refusal_of(wait.refusal, model, version=version, seen=seen, to=to)
+        answer = wait.answer or Answer()
+        seconds |= {"propose": wait.answered_s, "total": clock() - began}
+        flip = self._flip(model, terms.request, answer, seconds)
+        if (error := error_of(flip, answer)) is not None:
+            raise error
+        return flip
+
+    def _flip(self, model: str, request: str, answer: Answer, seconds: dict[str, float]) -> Flip:
+        manifest, row = self._stored(model, answer.generation)
+        return Flip(
+            model=model,
+            generation=answer.generation,
+            version=answer.version,
+            outcome=answer.state,
+            request=request,
+            seconds=phases_of(row) | seconds,
+            workers=workers_of(row),
+            unproven=bool(row.get("unproven")),
+            size=manifest.size if manifest else 0,
+        )
+
+    def _stored(self, model: str, generation: int | None) -> tuple[Manifest | None, dict[str, Any]]:
+        """Manifest and outcome of a generation, as far as Redis tells; the decision is known without them."""
+        try:
+            found = self._link.use(lambda registry: registry.generations(model, [generation or 0]))
+            manifest, row = found.get(generation or 0, (None, None))
+            return (read_manifest(manifest), as_object(row))
+        except Unavailable:
+            return None, {}
+
+
+def active_of(link: Link, model: str, wanted: int | None = None) -> int:
+    """The active generation that a decision is made on; raises UnknownModel or NoGeneration."""
+    active = state_of(link, model).active
+    if active is None:
+        raise NoGeneration(model, wanted, "nothing of it was committed yet")
+    return active.gen
+
+
+def state_of(link: Link, model: str) -> State:
+    """The model's state; raises UnknownModel."""
+    state = link.ask(Read(check_name(model))).states.get(model)
+    if state is None or not state.rev:
+        raise UnknownModel(model, tuple(link.use(lambda registry: registry.snapshot()).models))
+    return state
+
+
+def _teller(tell: Tell | None) -> Callable[[Wait], None] | None:
+    """Tells how many of the workers that are waited for are ready."""
+    if tell is None:
+        return None
+
+    def told(wait: Wait) -> None:
+        candidate = wait.state.cand if wait.state else None
+        if candidate is not None and wait.state is not None:
+            done = candidate.ready + candidate.fenced
+            tell(Progress("waiting", done, done + candidate.awaited + candidate.failed, wait.state.phase))
+
+    return told

@@ -1,0 +1,117 @@
+"""Whether every stored byte is still what its name says, and what nobody needs any more: verify and gc, over a store and its fleets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .calls import Attach
+from .errors import ArtifactDamaged, ArtifactError, ArtifactMissing, ArtifactRefused, FleetClosed
+from .flip import Progress
+from .manifest import Artifact, Golden, decode
+
+if TYPE_CHECKING:
+    from .registry import Registry
+    from .store import Store, StoredObject
+
+#: Seconds that gc spares what is not needed yet: longer than any publish takes from its staging to its proposal.
+SPARED_S = 3600.0
+
+
+class Needed(msgspec.Struct):
+    """What manifests say of one object."""
+
+    size: int
+    models: set[str]
+
+
+class Damage(msgspec.Struct, frozen=True, kw_only=True):
+    """An object that is not what it should be. `models`: whose generations need it; `aside`: where it was moved to."""
+
+    digest: str
+    path: str
+    why: str
+    models: tuple[str, ...] = ()
+    aside: str | None = None
+
+
+def needed_by(registry: Registry) -> dict[str, Needed]:
+    """Digest → what the stored manifests of a fleet need of it. Raises ManifestInvalid: who cannot read one must not throw away."""
+    found: dict[str, Needed] = {}
+    for model, data in registry.manifests():
+        manifest = decode(data)
+        parts: list[Artifact | Golden] = [*manifest.artifacts]
+        if manifest.golden is not None:
+            parts.append(manifest.golden)
+        for part in parts:
+            found.setdefault(part.digest, Needed(part.size, set())).models.add(model)
+    return found
+
+
+def verify(
+    store: Store, needed: dict[str, Needed], *, set_aside: bool, progress: Callable[[Progress], None] | None
+) -> list[Damage]:
+    """Reads every object again; what is damaged, and what is needed and missing."""
+    objects = {found.digest: found.size for found in store.objects()}
+    sizes = objects | {digest: need.size for digest, need in needed.items()}
+    total, done, damages = sum(sizes.values()), 0, []
+    for digest, size in sorted(sizes.items()):
+        try:
+            store.verify(digest, size)
+        except ArtifactError as error:
+            if isinstance(error, ArtifactMissing) and digest not in needed:
+                continue  # taken away meanwhile
+            aside = store.set_aside(digest) if set_aside else None
+            damages.append(_damage(store, digest, error, needed, str(aside) if aside else None))
+        done += size
+        if progress is not None:
+            progress(Progress("verifying", done, total, digest[:12]))
+    return damages
+
+
+def _damage(store: Store, digest: str, error: ArtifactError, needed: dict[str, Needed], aside: str | None) -> Damage:
+    why = str(error)
+    if isinstance(error, ArtifactMissing):
+        why = "it is missing: publish the checkpoint again"
+    elif isinstance(error, ArtifactDamaged):
+        why = f"expected {error.expected}, found {error.found}: publish the checkpoint again"
+    models = tuple(sorted(needed[digest].models)) if digest in needed else ()
+    return Damage(digest=digest, path=str(store.path(digest)), why=why, models=models, aside=aside)
+
+
+def gc(store: Store, fleets: dict[str, Registry], *, older_than_s: float, dry_run: bool) -> list[StoredObject]:
+    """Removes the objects that no stored manifest of any of `fleets` needs, and leftovers; returns them.
+
+    Nothing that is needed is found by a fleet that is closed (FleetClosed), or that has lost all it knew: then objects stay.
+    """
+    keep: set[str] = set()
+    for name, registry in fleets.items():
+        registry.ask(Attach())  # refuses keys of a fleet of the same name and another id
+        if not registry.snapshot().is_open:
+            raise FleetClosed(name, 0.0)
+        needed = needed_by(registry)
+        if not needed and len(fleets) > 1:
+            raise _unknown_needs(store, name)
+        keep |= needed.keys()
+    if not keep:
+        keep = {found.digest for found in store.objects()}
+    now = time.time()
+    if dry_run:
+        return [found for found in store.objects() if found.digest not in keep and found.mtime < now - older_than_s]
+    return store.collect(keep, older_than_s=older_than_s, now=now)
+
+
+def fleets_of(store: Store) -> list[str]:
+    """Every fleet that keeps its artifacts in this store."""
+    return sorted(path.name.removesuffix(".json") for path in (store.root / "fleets").glob("*.json"))
+
+
+def _unknown_needs(store: Store, fleet: str) -> ArtifactRefused:
+    why = (
+        f"fleet {fleet!r} keeps its artifacts there too, and this Redis does not say which. Give every fleet a store of its own,"
+        f" or remove {store.root / 'fleets' / fleet}.json if there is no such fleet any more"
+    )
+    return ArtifactRefused(str(store.root), why)

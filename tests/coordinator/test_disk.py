@@ -1,0 +1,195 @@
+"""coordinator/disk.py: bytes read, hashed, copied and flushed; errors in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+from genlock.coordinator import disk
+from genlock.coordinator.disk import (
+    PIECE_BYTES,
+    copy_file,
+    explained,
+    hash_file,
+    make_folder,
+    open_source,
+    refuse_changed,
+)
+from genlock.coordinator.errors import ArtifactError, ArtifactMissing, ArtifactRefused, StoreFull
+
+#: Nothing, less than a piece, exactly one and two, and a last piece of one byte.
+SIZES = [1, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES, 3 * PIECE_BYTES + 1]
+
+
+def content(size: int) -> bytes:
+    """Bytes in which no two pieces are the same."""
+    return blake3(b"content").digest(length=size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_copy_has_every_byte_in_its_place_and_the_digest_of_the_whole(tmp_path: Path, size: int) -> None:
+    """Two buffers are used by turns: a piece that is overwritten before it was hashed or written would show here."""
+    data, seen = content(size), []
+    (tmp_path / "from").write_bytes(data)
+    with (tmp_path / "from").open("rb") as source, (tmp_path / "to").open("wb") as target:
+        found = copy_file(source.fileno(), target.fileno(), size, lambda *at: seen.append(at))
+    assert found == blake3(data).hexdigest()
+    assert (tmp_path / "to").read_bytes() == data
+    assert seen[-1] == (size, size)
+    assert seen == sorted(seen)
+    assert len(seen) == -(-size // PIECE_BYTES)
+
+
+def test_a_buffer_is_not_read_into_before_it_was_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """read A · hash A (slow) · read B · read A again: the digest would be that of another file."""
+
+    class Slow:
+        def __init__(self) -> None:
+            self.real = blake3()
+
+        def update(self, piece: memoryview) -> None:
+            threading.Event().wait(0.02)
+            self.real.update(piece)
+
+        def hexdigest(self) -> str:
+            return self.real.hexdigest()
+
+    monkeypatch.setattr(disk, "blake3", Slow)
+    data = content(3 * PIECE_BYTES + 1)
+    (tmp_path / "from").write_bytes(data)
+    with (tmp_path / "from").open("rb") as source, (tmp_path / "to").open("wb") as target:
+        assert copy_file(source.fileno(), target.fileno(), len(data)) == blake3(data).hexdigest()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path, size: int) -> None:
+    (tmp_path / "file").write_bytes(content(size))
+    seen: list[tuple[int, int]] = []
+    with (tmp_path / "file").open("rb") as source:
+        found = hash_file(source.fileno(), size, lambda done, total: seen.append((done, total)))
+    assert found == blake3(content(size)).hexdigest()
+    assert seen[-1] == (size, size)
+
+
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is nearly full, or a signal, writes less than was asked; a hole in the copy must not follow."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[: max(1, len(data) // 3)]))
+    (tmp_path / "from").write_bytes(content(1000))
+    with (tmp_path / "from").open("rb") as source, (tmp_path / "to").open("wb") as target:
+        copy_file(source.fileno(), target.fileno(), 1000)
+    monkeypatch.undo()
+    assert (tmp_path / "to").read_bytes() == content(1000)
+
+
+@pytest.mark.parametrize("how", ["refused", "absent"])
+def test_a_system_without_the_advice_copies_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    if how == "absent":
+        monkeypatch.delattr(os, "posix_fadvise")
+    else:
+        monkeypatch.setattr(os, "posix_fadvise", refuse)
+    (tmp_path / "from").write_bytes(content(1000))
+    with (tmp_path / "from").open("rb") as source, (tmp_path / "to").open("wb") as target:
+        assert copy_file(source.fileno(), target.fileno(), 1000) == blake3(content(1000)).hexdigest()
+
+
+def test_what_cannot_be_a_checkpoint_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """A FIFO that nobody writes to would have hung the trainer for ever."""
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.fspath(tmp_path / "socket"))
+    reasons = {
+        "empty": "empty",
+        "fifo": "not a regular file",
+        "folder": "a folder",
+        "loop": "a link",
+        "socket": "No such device",
+        "empty/below": "stands in its way",
+        "x" * 300: "too long",
+        "a\0b": "NUL",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(ArtifactRefused, match=reason):
+            open_source(f"{tmp_path}/{name}")
+    with pytest.raises(ArtifactRefused, match="not a regular file"):
+        open_source("/dev/null")
+    with pytest.raises(ArtifactMissing, match="there is no such file"):
+        open_source(tmp_path / "nothing")
+
+
+def test_a_link_to_a_regular_file_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"weights")
+    (tmp_path / "link").symlink_to("file")
+    with os.fdopen(open_source(tmp_path / "link"), "rb") as file:
+        assert file.read() == b"weights"
+
+
+@pytest.mark.parametrize("change", ["grown", "shrunk", "touched", "unread", None])
+def test_a_file_that_changed_while_it_was_read_is_refused(tmp_path: Path, change: str | None) -> None:
+    """Half of one checkpoint and half of the next have a digest like any other: nobody later could tell."""
+    path = tmp_path / "file"
+    path.write_bytes(b"weights")
+    os.utime(path, (1, 1))
+    with path.open("rb", buffering=0) as source:
+        before = os.fstat(source.fileno())
+        if change != "unread":
+            source.read()
+        if change in ("grown", "shrunk"):
+            os.truncate(path, 9 if change == "grown" else 5)
+        if change == "touched":
+            os.utime(path, (2, 2))
+        if change is None:
+            refuse_changed(path, source.fileno(), before)
+        else:
+            with pytest.raises(ArtifactRefused, match=r"changed while it was read.*completely written"):
+                refuse_changed(path, source.fileno(), before)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.ENOSPC, StoreFull),
+        (errno.EDQUOT, StoreFull),
+        (errno.EFBIG, StoreFull),
+        (errno.ENOENT, ArtifactMissing),
+        (errno.ELOOP, ArtifactRefused),
+        (errno.EACCES, ArtifactRefused),
+        (errno.EIO, ArtifactRefused),
+    ],
+)
+def test_an_error_of_the_system_becomes_what_it_means(number: int, error: type[ArtifactError]) -> None:
+    with pytest.raises(error, match="/store") as caught, explained("/store"):
+        raise OSError(number, os.strerror(number))
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_folders_are_made_and_each_name_is_flushed_into_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new folder that its parent does not know after a crash takes every object in it along."""
+    flushed: list[Path] = []
+    monkeypatch.setattr(disk, "sync_folder", flushed.append)
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert flushed == [tmp_path, tmp_path / "a"]
+    make_folder(tmp_path / "a" / "b")
+    assert len(flushed) == 2
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(ArtifactRefused, match="stands in its way"), explained(tmp_path):
+        make_folder(tmp_path / "a" / "b")

@@ -1,0 +1,367 @@
+"""ModelCache: the models of this process by name. What requests call; see view for why reading it needs no lock.
+
+It needs no set-up: threads and connections begin at the first use in a process, after any fork (R12). Whoever only reads pays a
+dictionary look-up, a clock and a comparison; everything else is behind `_slow`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from ..coordinator.errors import GenlockError, NotReady, UnknownModel
+from ..coordinator.fleet import Fleet
+from ..coordinator.manifest import check_name
+from .callbacks import Callbacks
+from .exposition import render
+from .fresh import FreshLoads
+from .hitrate import HitRate
+from .limits import Limits
+from .loaders import Loader, loader_for
+from .runtime import Question, Runtime, worker_name
+from .stats import Stats
+from .view import View, Views, clock
+
+_log = logging.getLogger("genlock.worker")
+
+#: on_progress(model, done, all): after each model that is loaded, or could not be.
+OnProgress = Callable[[str, int, int], object]
+
+
+class Held(tuple[View, ...]):
+    """Views of one instant of the fleet, for a `with` block."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to give back: the references are the hold."""
+
+
+class ModelCache:
+    """The models that this process answers from, each in the generation that the fleet agreed on.
+
+    `loaders`: model → what makes its payload: a callable that gets a `Checkpoint`, an `nn.Module` class, "module:name"; a
+    model without one has to be a self-contained exported program. `max_bytes`, `max_models`, `ttl` (seconds): see Settings.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet | None = None,
+        *,
+        loaders: Mapping[str, Any] | None = None,
+        max_bytes: int | str | None = None,
+        max_models: int | None = None,
+        ttl: float | None = None,
+    ) -> None:
+        self.fleet = fleet if fleet is not None else Fleet.from_env()
+        self.settings = self.fleet.settings.with_arguments(max_bytes=max_bytes, max_models=max_models, cache_ttl_s=ttl)
+        self._specs: dict[str, Any] = {check_name(model): spec for model, spec in (loaders or {}).items()}
+        self._loaders: dict[str, Loader] = {}
+        self._configured = set(self._specs) | {model for model, _ in self.settings.models}
+        self._callbacks = Callbacks()
+        self._debug = FreshLoads(self) if self.settings.force_reload or not self.settings.use_cache else None
+        self._begin_anew()
+        _caches.add(self)
+
+    def _begin_anew(self) -> None:
+        """As if nothing had been used yet: in a new process, views, thread and connections of the parent are not ours (R12)."""
+        #: What requests read. Only the runtime's thread replaces it, as a whole.
+        self._views: Views = {}
+        self._lock = threading.Lock()
+        self._runtime: Runtime | None = None
+        self._closed = False
+        self._pid = os.getpid()
+        self.worker = worker_name()
+        self._stats = Stats(clock=clock, wall=time.time, worker=self.worker)
+        self._callbacks.begin_anew(self._stats)
+        if self.settings.hit_rate_threshold is not None:
+            self._stats.alarm(self.settings.hit_rate_threshold, self._callbacks.low_hit_rate)
+
+    # --- what requests call --------------------------------------------------------------------------------------
+
+    def get(self, model: str, *, key: str | None = None) -> View:
+        """The view of the active generation: `payload`, `generation`, `version`, `stale`.
+
+        Hold on to the view for as long as its payload is used. `key` takes part in a canary, where there is one.
+        Raises UnknownModel, NotReady (nothing to answer from within `max_wait_s`), DoesNotFit.
+        """
+        try:
+            view = self._views[model]
+        except KeyError:
+            return self._slow(model)
+        now = clock()  # after the view: see view.py
+        if now < view.lease.deadline:
+            view.uses += 1
+            view.used_at = now
+            return view
+        return self._slow(model)
+
+    #: `with cache.use("m") as held:` answers from one generation for the whole block. The same function: a view is a context.
+    use = get
+
+    def use_many(self, *models: str) -> Held:
+        """The views of several models at one instant of the fleet, in their order."""
+        views = self._views
+        try:
+            found = [views[model] for model in models]
+        except KeyError:
+            return self._slow_many(models)
+        now = clock()
+        for view in found:
+            if now >= view.lease.deadline:
+                return self._slow_many(models)
+        for view in found:
+            view.uses += 1
+            view.used_at = now
+        return Held(found)
+
+    def _slow(self, model: str) -> View:
+        return self._slow_many((model,))[0]
+
+    def _slow_many(self, models: tuple[str, ...]) -> Held:
+        """The view may not be answered from memory: ask, load, wait; or stale."""
+        runtime = self._running()
+        for model in models:
+            (self._stats.asked if model in runtime.views else self._stats.missed)(check_name(model))
+        began = clock()
+        views = self._stale_at_once(runtime, models)
+        if views is None:
+            views = self._answer_of(runtime.ask(models, self.settings.max_wait_s), runtime)
+            for model in models:
+                self._stats.waited(model, clock() - began)
+        now = clock()
+        for view in views:
+            view.used_at = now
+            installed = runtime.views.get(view.model)
+            if installed is not None:
+                installed.used_at = now
+            if view.stale:
+                self._stats.answered_stale(view.model)
+        return Held(views) if self._debug is None else Held([self._debug.view(view) for view in views])
+
+    def _stale_at_once(self, runtime: Runtime, models: tuple[str, ...]) -> tuple[View, ...] | None:
+        """Redis is gone: nobody waits for the runtime to learn that once more."""
+        if not runtime.is_gone or self.settings.on_disconnect != "stale":
+            return None
+        views = runtime.views
+        if not all(model in views for model in models):
+            return None
+        return tuple(views[model].as_stale() for model in models)
+
+    def _answer_of(self, question: Question, runtime: Runtime) -> tuple[View, ...]:
+        if question.views is not None:
+            return question.views
+        error: GenlockError
+        if question.error is None:
+            waited = f"waited {self.settings.max_wait_s:g} s (GENLOCK_MAX_WAIT) for its active generation"
+            why = f"{waited}; last error: {runtime.last_error or runtime.failure or 'none'}"
+            error = NotReady(question.models[0], why)
+        elif question.error.unknown:
+            self._forget_unknown(question.error.model, runtime)
+            error = UnknownModel(question.error.model, tuple(sorted(runtime.views)))
+        else:
+            model = question.error.model
+            error = runtime.misfits.get(model) or NotReady(model, question.error.why)
+        for model in question.models:
+            self._stats.failed(model, str(error))
+        raise error
+
+    def _forget_unknown(self, model: str, runtime: Runtime) -> None:
+        """Any name may come with a request; only what was configured is waited for."""
+        if model not in self._configured:
+            runtime.post(lambda: runtime.agent.drop([model]))
+
+    # --- what the process calls ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins thread and connections now; else the first use does."""
+        self._running()
+
+    def prewarm(
+        self,
+        models: Iterable[str] | None = None,
+        *,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, str]:
+        """Holds the models (default: those that were configured) and waits until each is loaded, at most `timeout` seconds in all
+        (default: `max_wait_s`). Returns model → why it is not loaded; an empty dictionary when all are. One model that cannot
+        be loaded does not keep the others back.
+        """
+        names = tuple(sorted(self._configured) if models is None else dict.fromkeys(models))
+        self._configured |= {check_name(model) for model in names}
+        runtime = self._running()
+        runtime.hold(names)
+        failed: dict[str, str] = {}
+        until = clock() + (self.settings.max_wait_s if timeout is None else timeout)
+        for done, model in enumerate(names, 1):
+            question = runtime.ask((model,), max(0.0, until - clock()))
+            if question.views is None:
+                failed[model] = question.error.why if question.error else "it was not loaded in time"
+                _log.warning("prewarm: model %s is not loaded: %s", model, failed[model])
+            if on_progress is not None:
+                on_progress(model, done, len(names))
+        return failed
+
+    def is_warmed_up(self) -> bool:
+        """Whether every configured model is loaded."""
+        return self._configured <= set(self.views)
+
+    def get_warmed_models(self) -> list[str]:
+        """The models that are loaded."""
+        return sorted(self.views)
+
+    def invalidate(self, model: str) -> None:
+        """Drops the model here; its next use loads it again."""
+        self._drop((check_name(model),), "invalidate")
+
+    def clear(self) -> None:
+        """Drops all models here; their next use loads them again."""
+        self._drop(tuple(self.views), "clear")
+
+    def _drop(self, models: tuple[str, ...], reason: str) -> None:
+        runtime = self._runtime
+        if runtime is not None and models:
+            runtime.drop(models, reason)
+
+    def close(self) -> None:
+        """Leaves the fleet. After that every use raises NotReady."""
+        with self._lock:
+            runtime, self._runtime, self._closed = self._runtime, None, True
+        self._views = {}
+        if runtime is not None and self._pid == os.getpid():
+            runtime.close()
+        self._callbacks.close()
+
+    # --- what people see -----------------------------------------------------------------------------------------
+
+    @property
+    def runtime(self) -> Runtime | None:
+        """The runtime of this process, if it has begun."""
+        return self._runtime
+
+    @property
+    def configured(self) -> frozenset[str]:
+        """The models that this process is meant to hold: loaders, GENLOCK_MODELS, prewarm."""
+        return frozenset(self._configured)
+
+    @property
+    def views(self) -> Views:
+        """What is loaded, for people: model → view. Not to be answered from."""
+        return self._runtime.views if self._runtime is not None else {}
+
+    @property
+    def notice(self) -> str:
+        """What is set for debugging, or nothing."""
+        return self._debug.notice if self._debug is not None else ""
+
+    @property
+    def stats(self) -> Stats:
+        """The figures of this process."""
+        return self._stats
+
+    def get_stats(self) -> dict[str, Any]:
+        """The totals of this process: hits, misses, hit rate, loads, stale answers, …"""
+        return self._stats.summary()
+
+    def get_detailed_stats(self) -> dict[str, Any]:
+        """The totals, and the figures of every model and of the calls to Redis."""
+        return self._stats.detail()
+
+    def export_stats(self, target: str | Path | IO[str], format: str = "json") -> None:
+        """Writes the detailed figures to a path or a text stream as json, csv or prometheus. Raises BadInput for another word."""
+        text = render(self._stats.detail(), format)
+        if isinstance(target, str | Path):
+            Path(target).write_text(text, "utf-8")
+        else:
+            target.write(text)
+
+    def on_flip(self, callback: Callable[[str, int | None, int], object]) -> Callable[..., object]:
+        """Calls back (model, generation before or None, generation now) after this worker changed. Also a decorator.
+
+        On a thread of its own: it may take its time, and what it raises is logged and counted.
+        """
+        return self._callbacks.add("on_flip", callback)
+
+    def on_reject(self, callback: Callable[[str, int, str], object]) -> Callable[..., object]:
+        """Calls back (model, generation, why) after a candidate that this worker got ready for was not committed."""
+        return self._callbacks.add("on_reject", callback)
+
+    def on_low_hit_rate(self, callback: Callable[[HitRate], object]) -> Callable[..., object]:
+        """Calls back (rate) when the hit rate falls below GENLOCK_HIT_RATE_THRESHOLD, once until it has recovered."""
+        return self._callbacks.add("on_low_hit_rate", callback)
+
+    # --- beginning -----------------------------------------------------------------------------------------------
+
+    def loader_of(self, model: str) -> Loader:
+        """What makes the payload of a model."""
+        if model not in self._loaders:
+            spec = self._specs.get(model) or dict(self.settings.models).get(model) or None
+            self._loaders[model] = loader_for(spec)
+        return self._loaders[model]
+
+    def _running(self) -> Runtime:
+        runtime = self._runtime
+        if runtime is not None:
+            return runtime
+        with self._lock:
+            if self._closed:
+                raise NotReady("*", "this cache was closed: make a new one")
+            if self._runtime is None:
+                self._runtime = self._begin()
+            return self._runtime
+
+    def _begin(self) -> Runtime:
+        runtime = Runtime(
+            self.fleet,
+            loader_of=self.loader_of,
+            stats=self._stats,
+            limits=Limits(self.settings.max_bytes, self.settings.max_models, self.settings.cache_ttl_s),
+            publish=self._install,
+            notify=self._callbacks.notify,
+            worker=self.worker,
+        )
+        if self._debug is not None:
+            _log.warning("%s: for debugging only", self._debug.notice)
+        runtime.start()
+        _close_at_exit(self)
+        return runtime
+
+    def _install(self, views: Views) -> None:
+        if not self._closed and self._debug is None:
+            self._views = views
+
+
+#: All caches of this process, so that a child of it begins anew.
+_caches: weakref.WeakSet[ModelCache] = weakref.WeakSet()
+
+
+def _begin_anew_in_child() -> None:
+    for cache in _caches:
+        cache._begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew_in_child)
+
+
+def _close_at_exit(cache: ModelCache) -> None:
+    reference = weakref.ref(cache)
+
+    def close() -> None:
+        if (cache := reference()) is not None and cache._pid == os.getpid():
+            cache.close()
+
+    atexit.register(close)

@@ -1,0 +1,86 @@
+"""The two settings for debugging: GENLOCK_USE_CACHE=false (every use loads) and GENLOCK_FORCE_RELOAD=true (every use checks the
+files of the store, and loads if one of them is not the same file any more). Which generation is active is asked as ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from ..coordinator.errors import NotReady
+from ..coordinator.manifest import Manifest, decode
+from .hostwork import HostWork
+from .loading import load
+from .view import View
+
+if TYPE_CHECKING:
+    from .cache import ModelCache
+
+#: What tells that a file is another one: device, inode, size, mtime_ns. Different, not newer.
+Identity = tuple[int, int, int, int]
+
+
+class FreshLoads:
+    """Loads in the request's own thread, one at a time."""
+
+    def __init__(self, cache: ModelCache) -> None:
+        settings = cache.settings
+        self._cache = cache
+        self._always = not settings.use_cache
+        self._host = HostWork(settings.state_dir, loads_per_host=settings.loads_per_host)
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], tuple[tuple[Identity, ...], View]] = {}
+        #: Said in the log and in /readyz.
+        self.notice = (
+            "GENLOCK_USE_CACHE=false, every use loads"
+            if self._always
+            else "GENLOCK_FORCE_RELOAD=true, every use checks the file"
+        )
+
+    def view(self, view: View) -> View:
+        """`view`, or one of the same generation that was loaded just now. Raises NotReady, BadCheckpoint, LoadFailed."""
+        runtime = self._cache.runtime
+        text = runtime.manifest_of(view.model, view.generation) if runtime else None
+        if text is None:
+            if view.stale:
+                return view
+            raise NotReady(view.model, "its manifest is not known here yet")
+        manifest = decode(text)
+        with self._lock:
+            identity = self._identity_of(manifest)
+            known = self._known.get((view.model, view.version))
+            if not self._always and known is not None and known[0] == identity:
+                return known[1]
+            loaded = load(
+                manifest,
+                view.generation,
+                store=self._cache.fleet.store,
+                loader=self._cache.loader_of(view.model),
+                host=self._host,
+                cancelled=lambda: False,
+            )
+            self._cache.stats.loaded(view.model, steps=loaded.seconds, reload=True)
+            fresh = View(
+                model=view.model,
+                payload=loaded.payload,
+                generation=view.generation,
+                version=view.version,
+                stale=view.stale,
+                bytes=loaded.bytes,
+            )
+            self._known = {key: value for key, value in self._known.items() if key[0] != view.model}
+            if not self._always:
+                self._known[(view.model, view.version)] = (identity, fresh)
+            return fresh
+
+    def _identity_of(self, manifest: Manifest) -> tuple[Identity, ...]:
+        found = []
+        for artifact in manifest.artifacts:
+            try:
+                status = os.stat(self._cache.fleet.store.path(artifact.digest))
+            except OSError:
+                found.append((0, 0, 0, 0))
+            else:
+                found.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+        return tuple(found)

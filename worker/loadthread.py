@@ -1,0 +1,145 @@
+"""The thread that loads: one load after the other, beside requests, at a lower priority; and the small chores of a disk."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..coordinator.errors import BadCheckpoint, GenlockError, LoadFailed, ManifestInvalid
+from ..coordinator.manifest import Manifest, decode
+from ..coordinator.store import Store
+from .hostwork import Cancelled, HostWork, low_priority
+from .lastgood import LastGood
+from .loaders import Loader
+from .loading import Loaded, load
+from .slot import Job, Key
+
+_log = logging.getLogger("genlock.worker")
+
+
+class Done(NamedTuple):
+    """What a job came to: loaded, or said ("bad", "failed") with step and why; neither: nobody wanted it any more."""
+
+    job: Job
+    key: Key
+    loaded: Loaded | None = None
+    manifest: Manifest | None = None
+    said: str = ""
+    step: str = ""
+    why: str = ""
+
+
+class LoadThread:
+    """Begins with the first job. `report` is called on this thread with every Done."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        host: HostWork,
+        last_good: LastGood,
+        loader_of: Callable[[str], Loader],
+        report: Callable[[Done], None],
+    ) -> None:
+        self._store, self._host, self._last_good = store, host, last_good
+        self._loader_of, self._report = loader_of, report
+        self._queue: queue.SimpleQueue[Job | Callable[[], None] | None] = queue.SimpleQueue()
+        self._cancelled: set[int] = set()  # ids of jobs; added to by the runtime's thread, read here: adding is atomic
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def begin(self, job: Job) -> None:
+        """Loads, after what was begun before."""
+        self._start()
+        self._queue.put(job)
+
+    def cancel(self, job: Job) -> None:
+        """Nobody wants it any more: it stops at its next step."""
+        self._cancelled.add(job.id)
+
+    def chore(self, action: Callable[[], None]) -> None:
+        """Does a small thing that may touch a disk; an error of it is logged."""
+        self._start()
+        self._queue.put(action)
+
+    def close(self, timeout_s: float) -> None:
+        """Ends after what is being done, or goes on alone (it is a daemon) when that takes longer."""
+        self._closing = True
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(timeout_s)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="genlock-loads", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        low_priority()
+        while (task := self._queue.get()) is not None:
+            if isinstance(task, Job):
+                self._report(self._done(task))
+            elif not self._closing:
+                _quietly(task)
+
+    def _done(self, job: Job) -> Done:
+        try:
+            return self._load(job)
+        except Cancelled:
+            return Done(job, job.key)
+        except BadCheckpoint as error:
+            return Done(job, job.key, said="bad", step=error.step, why=error.why)
+        except LoadFailed as error:
+            return Done(job, job.key, said="failed", step=error.step, why=error.why)
+        except GenlockError as error:
+            return Done(job, job.key, said="failed", step="manifest", why=str(error))
+        except Exception as error:
+            _log.exception("loading %s ended in an error that nobody expected", job.model)
+            return Done(job, job.key, said="failed", step="load", why=f"{type(error).__name__}: {error}")
+        finally:
+            self._cancelled.discard(job.id)
+
+    def _load(self, job: Job) -> Done:
+        generation, manifest = self._manifest_of(job)
+        loaded = load(
+            manifest,
+            generation,
+            store=self._store,
+            loader=self._loader_of(job.model),
+            host=self._host,
+            cancelled=lambda: self._closing or job.id in self._cancelled,
+        )
+        return Done(job, (generation, manifest.version), loaded, manifest)
+
+    def _manifest_of(self, job: Job) -> tuple[int, Manifest]:
+        if job.purpose == "fallback":
+            found = self._last_good.read(job.model)
+            if found is None:
+                raise LoadFailed(job.model, "fallback", "this host keeps no last good generation of it")
+            return found
+        manifest = decode(job.manifest)
+        if manifest.model != job.model or manifest.version != job.key[1]:
+            raise ManifestInvalid(
+                f"it is of {manifest.model} {manifest.version[:12]}, not of {job.model} {job.key[1][:12]}"
+            )
+        return job.key[0], manifest
+
+
+def _quietly(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except Exception:
+        _log.exception("a chore of the loading thread failed")
+
+
+def trim() -> None:
+    """Gives freed memory back to the system: glibc keeps the arenas of what was let go."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)

@@ -1,0 +1,93 @@
+"""What an agent wants done, as plain values: the runtime carries them out without deciding anything. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..coordinator.calls import Epoch
+from .slot import Job, Key
+from .view import Lease
+
+
+class Shown(NamedTuple):
+    """What a view shows. `mode`: lease (answer while it runs), ask, or stale (answer, marked)."""
+
+    key: Key
+    handle: int
+    mode: str
+    lease: Lease | None
+
+
+@dataclass(frozen=True)
+class Load:
+    """Begin this job."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Give this job up."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question has its answer: model → (key, handle, stale); or why there is none, and for which model."""
+
+    token: int
+    found: Mapping[str, tuple[Key, int, bool]] = field(default_factory=dict)
+    model: str = ""
+    why: str = ""
+    unknown: bool = False
+
+
+@dataclass(frozen=True)
+class Flipped:
+    """Another generation became active here."""
+
+    model: str
+    before: Key | None
+    after: Key
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A candidate that this worker got ready for is gone, and did not become active."""
+
+    model: str
+    key: Key
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Clear:
+    """A fleet-wide clear reached this worker; an empty model is all."""
+
+    model: str
+
+
+@dataclass(frozen=True)
+class Resubscribe:
+    """The subscription did not bring a hint in time (R14)."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A membership began."""
+
+    member: str
+    epoch: Epoch
+
+
+@dataclass(frozen=True)
+class Expelled:
+    """A membership ended without our leaving: evicted, or a new epoch (`why`)."""
+
+    why: str
+
+
+Command = Load | Cancel | Answered | Flipped | Rejected | Clear | Resubscribe | Joined | Expelled

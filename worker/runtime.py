@@ -1,0 +1,511 @@
+"""The thread that runs the agent: it brings events in and carries commands out. One per process, begun after any fork (R12).
+
+Three threads: `genlock-runtime` (the agent, all calls to Redis, the map of views), `genlock-hints` (the subscription, R14) and
+`genlock-loads`. Everybody else hands the runtime small actions through its inbox; nothing else touches fence or lease (R3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..coordinator.calls import FENCED, Call, Heartbeat, Join, Say
+from ..coordinator.clock import clock
+from ..coordinator.errors import DoesNotFit, GenlockError, Unavailable
+from ..coordinator.identity import mark_had_member
+from ..coordinator.manifest import decode
+from ..coordinator.records import Hint
+from .agent import Agent
+from .hostwork import HostWork
+from .lastgood import LastGood
+from .limits import Limits, Use
+from .loaders import Loader
+from .loading import Loaded
+from .loadthread import Done, LoadThread, trim
+from .orders import (
+    Answered,
+    Cancel,
+    Clear,
+    Command,
+    Expelled,
+    Flipped,
+    Joined,
+    Load,
+    Rejected,
+    Resubscribe,
+    Shown,
+)
+from .stats import Stats
+from .view import FOREVER, NEVER, View, Views
+
+if TYPE_CHECKING:
+    from ..coordinator.fleet import Fleet
+
+_log = logging.getLogger("genlock.worker")
+
+#: Seconds between two looks at whether the subscription shall end; hints wake it at once.
+LISTEN_S = 0.5
+#: Calls in one go before the inbox is looked at again.
+CALLS_IN_A_ROW = 32
+#: Seconds that closing waits for Redis to hear that this worker leaves, and for the threads to end.
+CLOSE_S = 2.0
+
+
+class Question:
+    """A request that may not answer from memory, waiting for the runtime."""
+
+    __slots__ = ("error", "event", "models", "views")
+
+    def __init__(self, models: tuple[str, ...]) -> None:
+        self.models = models
+        self.event = threading.Event()
+        self.views: tuple[View, ...] | None = None
+        self.error: Answered | None = None
+
+
+class Runtime:
+    """See the module. `publish` is called with every new map of views, on the runtime's thread."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        loader_of: Callable[[str], Loader],
+        stats: Stats,
+        limits: Limits,
+        publish: Callable[[Views], None],
+        notify: Callable[[Command], None],
+        worker: str,
+    ) -> None:
+        settings = fleet.settings
+        self._fleet, self.stats, self._limits = fleet, stats, limits
+        self._publish_map, self._notify = publish, notify
+        self.worker = worker
+        self.views: Views = {}
+        self.failure = ""  #: what the runtime's thread died of or met last; shown by health
+        self.misfits: dict[str, DoesNotFit] = {}  #: models that were refused for their size
+        self.last_error = ""
+        identity = fleet.identity
+        if not identity.had_member:
+            mark_had_member(fleet.store, fleet.name)
+        self.agent = Agent(
+            worker,
+            lease_s=identity.lease_s,
+            chance=random.random,
+            stale_allowed=settings.on_disconnect == "stale",
+        )
+        self._registry = fleet.new_registry(timeout_s=min(0.5, max(0.1, identity.lease_s / 3)))
+        self._last_good = LastGood(settings.state_dir, fleet.name)
+        self._loads = LoadThread(
+            store=fleet.store,
+            host=HostWork(settings.state_dir, loads_per_host=settings.loads_per_host),
+            last_good=self._last_good,
+            loader_of=loader_of,
+            report=lambda done: self.post(lambda: self._take_done(done)),
+        )
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._payloads: dict[int, Loaded] = {}  # by the id of the job that loaded it
+        self._shown: dict[str, Shown] = {}
+        self._questions: dict[int, Question] = {}
+        self._tokens = 0
+        self._since: dict[tuple[str, str], float] = {}  # (model, phase) → when it began here
+        self._started_at = time.time()
+        self._resubscribe = threading.Event()
+        self._closing = threading.Event()
+        self._revived_at = float("-inf")
+        self._last_tick = clock()
+        self._thread = threading.Thread(target=self._run, name="genlock-runtime", daemon=True)
+        self._listener = threading.Thread(target=self._listen, name="genlock-hints", daemon=True)
+
+    # --- for other threads ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins; the last act of making a runtime."""
+        self._thread.start()
+        self._listener.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive() and not self._closing.is_set()
+
+    @property
+    def is_gone(self) -> bool:
+        """Redis did not answer, and was not reached since."""
+        return self.agent.gone
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Runs `action` on the runtime's thread, soon."""
+        self._inbox.put(action)
+
+    def ask(self, models: tuple[str, ...], timeout_s: float) -> Question:
+        """What is active of these, at one instant after now. Waits for it, and for a load if one is needed, up to `timeout_s`;
+        then both `views` and `error` of the question are None."""
+        question = Question(models)
+        self.post(lambda: self._take_question(question))
+        if not question.event.wait(timeout_s):
+            self.post(lambda: self._give_up(question))
+        return question
+
+    def hold(self, models: tuple[str, ...]) -> None:
+        """These shall be held: loaded, and changed with the fleet."""
+        self.post(lambda: self._hold(models))
+
+    def drop(self, models: tuple[str, ...], reason: str) -> None:
+        """These are not held any more; returns when no request can get one of their views from the map."""
+        done = threading.Event()
+
+        def drop() -> None:
+            self._drop(models, reason)
+            self._publish()
+            done.set()
+
+        self.post(drop)
+        done.wait(CLOSE_S)
+
+    def manifest_of(self, model: str, generation: int) -> str | None:
+        """The manifest of what this worker was told is active, if it is that generation."""
+        slot = self.agent.slots.get(model)
+        told = slot.told if slot is not None else None
+        return told.manifest if told is not None and told.key[0] == generation else None
+
+    def close(self) -> None:
+        """Leaves the fleet and ends the threads; bounded, and harmless twice."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self.post(self.agent.leave)
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_S)
+        self._resubscribe.set()
+        self._loads.close(CLOSE_S)
+        if self._listener.is_alive():
+            self._listener.join(CLOSE_S)
+        self._registry.close()
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self.agent.left:
+            try:
+                self._take_inbox(max(0.0, self.agent.wake_at(clock()) - clock()))
+                self._step()
+            except Exception as error:  # a fault of ours must be seen, and must not end the heartbeat
+                _log.exception("the runtime met an error that nobody expected; it goes on")
+                self.failure = f"{type(error).__name__}: {error}"
+                self._closing.wait(0.1)
+        self._publish()
+
+    def _take_inbox(self, timeout_s: float) -> None:
+        """Waits for an action, and takes all that are there."""
+        with contextlib.suppress(queue.Empty):
+            self._inbox.get(timeout=timeout_s)()
+            while True:
+                self._inbox.get_nowait()()
+
+    def _step(self) -> None:
+        for _ in range(CALLS_IN_A_ROW):
+            call = self.agent.next_call(clock())
+            self._carry_out()  # before the call: what is fenced or dropped is out of the map first (R1)
+            if call is None:
+                return
+            self._send(call)
+            self._carry_out()
+            self._take_inbox(0.0)
+
+    def _send(self, call: Call) -> None:
+        self._registry.epoch = self.agent.epoch
+        if isinstance(call, Heartbeat | Join):
+            self._before_beat()
+        sent = clock()
+        try:
+            reply = self._registry.send(call)
+        except Unavailable as error:
+            self.stats.redis_called(call.script, clock() - sent, ok=False)
+            self._gone(call, error)
+            return
+        now = clock()
+        self.stats.redis_called(call.script, now - sent, ok=True)
+        if isinstance(call, Say) and call.said == FENCED:
+            self._since.setdefault((call.model, "fencing"), sent)
+        self.agent.heard(call, reply, sent, now)
+        if self.agent.refused and self.agent.refused not in self.last_error:
+            self._refused(reply)
+        self.stats.epoch_seen(self.agent.epoch.number)
+
+    def _refused(self, reply: Any) -> None:
+        try:
+            self._registry.check(reply)
+        except GenlockError as error:
+            self.last_error = f"{self.agent.refused}: {error}"
+            _log.error("%s", error)
+
+    def _before_beat(self) -> None:
+        """What is due about as often as a heartbeat."""
+        self.agent.about = self._about()
+        self.stats.heartbeat()
+        self.stats.tick()
+        expired = self._limits.expired(self._uses(), clock())
+        if expired:
+            self._drop(tuple(expired), "ttl")
+            self._publish()
+
+    def _gone(self, call: Call, error: Unavailable) -> None:
+        if not self.agent.gone:
+            _log.warning("Redis is gone: %s", error)
+        self.last_error = str(error)
+        self.agent.unreachable(call, clock())
+        embedded = self._fleet.endpoint.embedded is not None
+        if embedded and not self._closing.is_set() and clock() - self._revived_at > 1.0:
+            self._revived_at = clock()
+            self._carry_out()
+            with contextlib.suppress(GenlockError):
+                self._fleet.endpoint.ensure()
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        for command in self.agent.commands():
+            match command:
+                case Load():
+                    self._begin(command)
+                case Cancel():
+                    self._loads.cancel(command.job)
+                case Answered():
+                    self._publish()
+                    self._take_answer(command)
+                case Clear():
+                    self._cleared(command)
+                case Resubscribe():
+                    self.stats.resubscribed()
+                    self._resubscribe.set()
+                case Flipped():
+                    self._flipped(command)
+                case Rejected():
+                    why = str(command.detail.get("why", "the fleet did not commit it"))
+                    self.stats.rejected(command.model, generation=command.key[0], why=why)
+                case Joined():
+                    self.stats.lease = self.agent.lease
+                case Expelled():
+                    _log.warning("this worker is no member any more: %s", command.why)
+                    if command.why == "evicted":
+                        self.stats.evicted()
+            self._notify(command)
+        self._publish()
+
+    def _begin(self, command: Load) -> None:
+        job = command.job
+        self._since.setdefault((job.model, "preparing"), clock())
+        if job.purpose in ("active", "candidate"):
+            try:
+                size = decode(job.manifest).size
+                first = not any(use.model == job.model and use.bytes for use in self._uses())
+                victims = self._limits.room_for(job.model, size, self._uses(), first=first)
+            except DoesNotFit as error:
+                self._does_not_fit(command, error)
+                return
+            except GenlockError:
+                victims = []  # the loading thread says what is wrong with the manifest
+            if victims:
+                self._drop(tuple(victims), "lru_bytes")
+        self._loads.begin(job)
+
+    def _does_not_fit(self, command: Load, error: DoesNotFit) -> None:
+        self.last_error = str(error)
+        self.misfits[error.model] = error
+        detail = {"step": "limits", "why": str(error)}
+        self.agent.load_failed(command.job, "failed", detail, clock())
+        if command.job.purpose == "active":
+            self._drop((error.model,), "lru_bytes")
+            for token, question in list(self._questions.items()):
+                if error.model in question.models:
+                    self.agent.given_up(token)
+                    self._take_answer(Answered(token, model=error.model, why=str(error)))
+
+    def _cleared(self, command: Clear) -> None:
+        for model in [command.model] if command.model else list(self._shown):
+            self.stats.dropped(model, "clear")
+
+    def _flipped(self, command: Flipped) -> None:
+        now = clock()
+        began = {phase: self._since.pop((command.model, phase), now) for phase in ("preparing", "fencing")}
+        phases = {"preparing": max(0.0, began["fencing"] - began["preparing"]), "fencing": now - began["fencing"]}
+        self.stats.flipped(command.model, phases=phases)
+        _log.info("model %s: generation %s is active here", command.model, command.after[0])
+
+    def _take_done(self, done: Done) -> None:
+        job = done.job
+        if done.loaded is not None and done.manifest is not None:
+            self._payloads[job.id] = done.loaded
+            self.stats.loaded(job.model, steps=done.loaded.seconds, reload=job.purpose == "refresh")
+            seconds = {step: round(s, 6) for step, s in done.loaded.seconds.items()}
+            self.agent.loaded(job, done.key, {"seconds": seconds})
+        elif done.said:
+            self.last_error = f"{job.model} generation {done.key[0]}: {done.step}: {done.why}"
+            outcome: Literal["bad", "failed"] = "bad" if done.said == "bad" else "failed"
+            self.stats.load_failed(job.model, outcome=outcome, step=done.step, why=done.why)
+            log = _log.debug if job.purpose == "fallback" else _log.warning
+            log("loading %s generation %s: %s at %s: %s", job.model, done.key[0], done.said, done.step, done.why)
+            self.agent.load_failed(job, done.said, {"step": done.step, "why": done.why}, clock())
+
+    # --- questions -----------------------------------------------------------------------------------------------
+
+    def _take_question(self, question: Question) -> None:
+        self._tokens += 1
+        self._questions[self._tokens] = question
+        self._hold(question.models)
+        self.agent.asked(self._tokens, question.models)
+
+    def _give_up(self, question: Question) -> None:
+        for token in [token for token, known in self._questions.items() if known is question]:
+            self.agent.given_up(token)
+            del self._questions[token]
+
+    def _take_answer(self, answer: Answered) -> None:
+        question = self._questions.pop(answer.token, None)
+        if question is None:
+            return
+        if answer.found:
+            question.views = tuple(self._view_of(model, *answer.found[model]) for model in question.models)
+        else:
+            question.error = answer
+        question.event.set()
+
+    def _view_of(self, model: str, key: tuple[int, str], handle: int, stale: bool) -> View:
+        """The installed view where it shows just that, so that uses are counted on it; else one for this answer."""
+        view, loaded = self.views.get(model), self._payloads[handle]
+        if view is None or view.payload is not loaded.payload or view.generation != key[0]:
+            view = View(model=model, payload=loaded.payload, generation=key[0], version=key[1], bytes=loaded.bytes)
+        return view.as_stale() if stale and not view.stale else view
+
+    # --- what is held --------------------------------------------------------------------------------------------
+
+    def _uses(self) -> list[Use]:
+        now = clock()
+        found = []
+        for model in self.agent.slots:
+            view = self.views.get(model)
+            found.append(Use(model, view.bytes if view else 0, view.used_at if view else now))
+        return found
+
+    def _hold(self, models: tuple[str, ...]) -> None:
+        for model in models:
+            if model not in self.agent.slots:
+                self.misfits.pop(model, None)
+                spared = [use for use in self._uses() if use.model not in models]
+                others = len(self.agent.slots) - len(spared)
+                room = self._limits._replace(max_models=max(1, self._limits.max_models - others))
+                self._drop(tuple(room.too_many(model, spared)), "lru_count")
+                self.agent.hold([model])
+
+    def _drop(self, models: tuple[str, ...], reason: str) -> None:
+        held = [model for model in models if model in self.agent.slots]
+        for model in held:
+            if reason == "invalidate":
+                self.stats.invalidated(model, reason)
+            self.stats.dropped(model, reason)  # type: ignore[arg-type]
+        self.agent.drop(held)
+
+    def _publish(self) -> None:
+        """Replaces the map of views if anything that it shows has changed."""
+        now = clock()
+        shown = self.agent.shown(now)
+        if shown != self._shown:
+            views = {model: self._installed(model, what, now) for model, what in shown.items()}
+            changed = [m for m, what in shown.items() if what.lease and self._key_of(m) != what.key]
+            self._shown, self.views = shown, views
+            self._publish_map(views)
+            self.stats.installed(views)
+            self.agent.tell_people()
+            for model in changed:
+                self._keep_last_good(model)
+        self._let_go()
+
+    def _key_of(self, model: str) -> tuple[int, str] | None:
+        before = self._shown.get(model)
+        return before.key if before and before.lease else None
+
+    def _installed(self, model: str, what: Shown, now: float) -> View:
+        before = self.views.get(model)
+        if before is not None and self._shown.get(model) == what:
+            return before
+        loaded = self._payloads[what.handle]
+        return View(
+            model=model,
+            payload=loaded.payload,
+            generation=what.key[0],
+            version=what.key[1],
+            lease=what.lease or (FOREVER if what.mode == "stale" else NEVER),
+            stale=what.mode == "stale",
+            used_at=before.used_at if before else now,
+            bytes=loaded.bytes,
+        )
+
+    def _let_go(self) -> None:
+        kept = self.agent.kept
+        unneeded = [handle for handle in self._payloads if handle not in kept]
+        for handle in unneeded:
+            del self._payloads[handle]
+        if unneeded and not self._closing.is_set():
+            self._loads.chore(trim)
+
+    def _keep_last_good(self, model: str) -> None:
+        slot = self.agent.slots[model]
+        if slot.told is not None and slot.told.manifest is not None:
+            generation, manifest = slot.told.key[0], slot.told.manifest
+            self._loads.chore(lambda: self._last_good.write(model, generation, manifest))
+
+    def _about(self) -> str:
+        """What people see of this worker."""
+        models: Mapping[str, Any] = {
+            model: {"generation": view.generation, "version": view.version, "bytes": view.bytes, "stale": view.stale}
+            for model, view in self.views.items()
+        }
+        host, _, pid = self.worker.rpartition(":")
+        about = {
+            "worker": self.worker,
+            "host": host,
+            "pid": int(pid) if pid.isdigit() else os.getpid(),
+            "started_at": self._started_at,
+            "models": models,
+            "last_error": self.last_error,
+            "stats": self.stats.summary(),
+        }
+        return json.dumps(about)
+
+    # --- hints ---------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Hears hints until the end; a lost or silent subscription is replaced."""
+        registry = self._fleet.new_registry(timeout_s=CLOSE_S)
+        while not self._closing.is_set():
+            self._resubscribe.clear()
+            try:
+                subscription = registry.subscribe()
+            except Unavailable:
+                self._closing.wait(0.2)
+                continue
+            self.post(self.agent.subscribed)
+            with contextlib.suppress(Unavailable), contextlib.closing(subscription):
+                while not (self._resubscribe.is_set() or self._closing.is_set()):
+                    hint = subscription.wait(LISTEN_S)
+                    if hint is not None:
+                        self.post(partial(self._hinted, hint))
+        registry.close()
+
+    def _hinted(self, hint: Hint) -> None:
+        self.agent.hinted(hint.epoch, hint.revision, hint.model, clock())
+
+
+def worker_name() -> str:
+    """How this process shows itself to people: host:pid."""
+    return f"{socket.gethostname()}:{os.getpid()}"
