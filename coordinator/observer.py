@@ -18,6 +18,7 @@ class Observer:
         self.lease_s = lease_s
         self._jitter = jitter
         self._since: dict[str, tuple[str, float]] = {}  # member → its beat, and since when it is the same
+        self._epoch: tuple[int, str] | None = None
         self._closed: tuple[tuple[int, str], float] | None = None  # the epoch heard closed, and since when
 
     @property
@@ -44,12 +45,15 @@ class Observer:
         self._since.pop(member, None)
 
     def saw_epoch(self, epoch: tuple[int, str], is_open: bool, now: float) -> None:
-        """A reply was of this epoch. A new one begins to be watched; an open one needs no watching, and forgets who was watched."""
+        """A reply was of this epoch. In another one ids and beats begin anew: who was watched is forgotten; a closed one begins to
+        be watched.
+        """
+        if epoch != self._epoch:
+            self._epoch, self._since = epoch, {}
         if is_open:
             self._closed = None
         elif self._closed is None or self._closed[0] != epoch:
             self._closed = (epoch, now)
-            self._since = {}
 
     def may_open(self, now: float) -> bool:
         """Whether the closed epoch has been watched long enough."""

@@ -48,8 +48,8 @@ class Watch:
             self.epoch = reply.epoch_id
             self._observer = Observer(self.lease_s, jitter=self._jitter)
         self.is_open, self._due = reply.open, reply.due
-        self._observer.saw(reply.watch, now)
         self._observer.saw_epoch(self.epoch, reply.open, now)
+        self._observer.saw(reply.watch, now)
 
     def lost(self) -> None:
         """No reply: the others may have had no Redis either, so their silence begins to count when it is back."""

@@ -9,13 +9,17 @@ import typer
 
 from . import words
 from .output import Table
-from .publishing import Model, Timeout
+from .publishing import Model, read_seconds
 from .session import Session
 
 if TYPE_CHECKING:
     from ..task import TaskResult
 
-Why = Annotated[str, typer.Option("--message", "-m", help="Why; it stands in the audit log.")]
+Why = Annotated[str, typer.Option("--message", "-m", metavar="WHY", help="Why; it stands in the audit log.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(metavar="TIME", parser=read_seconds, help="Longest wait: 60, 2m.  [GENLOCK_PREPARE_TIMEOUT]"),
+]
 
 #: Exit status of a task that some worker failed, and of one that some did not answer.
 FAILED, SILENT = 1, 4
@@ -29,7 +33,10 @@ def abort(session: Session, model: Model, why: Why = "") -> None:
 
 
 def pin(session: Session, model: Model, why: Why = "") -> None:
-    """Keep a model at its active generation: proposals are refused until it is unpinned."""
+    """Keep a model at its active generation.
+
+    Proposals are refused until `genlock unpin`; a candidate that is in work is stopped.
+    """
     generation = session.fleet.pin(model, why=why)
     answer = {"outcome": "pinned", "model": model, "generation": generation}
     session.show(answer, lambda: [f"{model}: pinned to generation {generation}; `genlock unpin {model}` ends it"])
@@ -44,22 +51,30 @@ def unpin(session: Session, model: Model, why: Why = "") -> None:
 
 def clear(
     session: Session,
-    model: Annotated[str | None, typer.Argument(help="The model; unset: all of them.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="The model; unset: all of them.", show_default=False)
+    ] = None,
     timeout: Timeout = None,
 ) -> None:
-    """Make every worker of the fleet drop a model; it is loaded again when it is next used."""
+    """Make every worker drop a model, or all models.
+
+    A model is loaded again when it is next used.
+    """
     _show(session, session.fleet.clear(model, timeout=timeout), "dropped")
 
 
 def refresh(session: Session, model: Model, timeout: Timeout = None) -> None:
-    """Make every worker that holds a model load its active generation afresh, beside the old copy."""
+    """Make every worker load the active generation of a model afresh.
+
+    Beside the old copy, which answers meanwhile; there is no new generation.
+    """
     _show(session, session.fleet.refresh(model, timeout=timeout), "loaded afresh")
 
 
 def _show(session: Session, result: TaskResult, did: str) -> None:
     outcome, status = _judge(result)
     answer: dict[str, Any] = msgspec.to_builtins(result)
-    session.show({**answer, "outcome": outcome}, lambda: _said(result, did))
+    session.show({"outcome": outcome, **answer}, lambda: _said(result, did))
     if status:
         raise typer.Exit(status)
 

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from ..records import Event
     from ..status import FleetStatus, Generation, ModelStatus, WorkerStatus
 
-#: Facts of an event that people have no use for.
-_QUIET_FACTS = ("request",)
+#: Facts of an event that a line begins with, and those that only programs have a use for.
+_FIRST_FACTS = ("generation", "version", "why", "step", "worker", "by")
+_QUIET_FACTS = {"request"}
 
 
 def status(
     session: Session,
-    model: Annotated[str | None, typer.Argument(help="The model; unset: the fleet.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="The model; unset: the fleet.", show_default=False)
+    ] = None,
 ) -> None:
     """Show the fleet and its models, or one model."""
     if model is not None:
@@ -52,7 +55,7 @@ def events(
         bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C; with --json a document a line.")
     ] = False,
 ) -> None:
-    """Show the audit log: every change, who and why; the newest last."""
+    """Show the audit log: every change, who and why, the newest last."""
     found = session.fleet.events(follow=follow)
     if not follow:
         entries = list(found)
@@ -84,7 +87,7 @@ def said_of_fleet(fleet: FleetStatus, now: float) -> list[str | Table]:
     places = [f"redis  {fleet.redis}", f"store  {fleet.store}"]
     if not fleet.models:
         return [head, *places, "no model yet: `genlock publish MODEL PATH` makes one"]
-    columns = ("MODEL", "GEN>", "VERSION", "SINCE", "HOLDERS>", "STATE")
+    columns = ("MODEL", "GEN>", "VERSION", "COMMITTED", "HOLDERS>", "STATE")
     rows = [
         (m.model, _or_dash(m.generation), words.short(m.version), words.age(m.committed_at, now), m.holders, _state(m))
         for m in fleet.models
@@ -100,7 +103,10 @@ def said_of_model(model: ModelStatus, now: float) -> list[str | Table]:
         "active": active if model.generation is not None else "nothing yet",
         "by": model.author,
         "message": model.message,
-        "state": _state(model),
+        "candidate": _candidate(model, now),
+        "next": _waiting(model),
+        "pinned": _pinned(model, now),
+        "unproven": "no worker has loaded it yet" if model.unproven else "",
         "holders": str(model.holders),
         "poisoned": f"{words.counted(model.poisoned, 'version')} found bad" if model.poisoned else "",
     }
@@ -145,17 +151,21 @@ def said_of_history(rows: list[Generation], now: float) -> list[str | Table]:
 
 
 def said_of_event(event: Event) -> str:
-    """An event on one line."""
-    facts = {name: fact for name, fact in event.facts.items() if fact not in ("", None) and name not in _QUIET_FACTS}
-    told = " ".join(f"{name}={_fact(name, fact)}" for name, fact in facts.items())
-    return output.one_line(f"{words.moment(event.at)}  {event.what:<12} {event.model or '-':<12} {told}")
+    """An event on one line: when, what, the model, the facts that people look for first, the others."""
+    known = [name for name in _FIRST_FACTS if name in event.facts]
+    others = sorted(event.facts.keys() - set(_FIRST_FACTS) - _QUIET_FACTS)
+    facts = [
+        f"{name}={_fact(name, event.facts[name])}" for name in known + others if event.facts[name] not in ("", None)
+    ]
+    return output.printable(" ".join([f"{words.moment(event.at)}  {event.what:<10}", event.model or "-", *facts]))
 
 
 def _fact(name: str, fact: Any) -> str:
     if name == "version":
         return words.short(str(fact))
-    text = fact if isinstance(fact, str) else output.line(fact)
-    return f'"{text}"' if " " in text and isinstance(fact, str) else text
+    if not isinstance(fact, str):
+        return output.line(fact)
+    return output.line(fact) if " " in fact or "\n" in fact or not fact else fact
 
 
 def _about(row: Generation) -> str:
@@ -166,27 +176,36 @@ def _about(row: Generation) -> str:
 
 
 def _state(model: ModelStatus) -> str:
-    """What goes on with a model."""
-    return joined(_in_work(model), _waiting(model), _pinned(model), "unproven" if model.unproven else "") or "-"
+    """What goes on with a model, for a cell of a table."""
+    waits = "next waits" if model.waits else ""
+    pin = f"pinned by {model.pin.by}" if model.pin else ""
+    return joined(_in_work(model), waits, pin, "unproven" if model.unproven else "") or "-"
 
 
 def _in_work(model: ModelStatus) -> str:
     c = model.candidate
     if c is None:
         return ""
-    done = f"{c.fenced} of {c.ready + c.awaited + c.failed + c.fenced} fenced" if model.phase == "fencing" else ""
-    done = done or f"{c.ready} of {c.ready + c.awaited + c.failed} ready"
+    told = c.ready + c.awaited + c.failed + c.fenced
+    done = f"{c.fenced} of {told} fenced" if model.phase == "fencing" else f"{c.ready} of {told} ready"
     return f"{model.phase} {c.generation}: {done}" + (f", {c.failed} failed" if c.failed else "")
 
 
-def _waiting(model: ModelStatus) -> str:
-    return f"next: {words.short(model.waits.version)} by {model.waits.by}" if model.waits else ""
-
-
-def _pinned(model: ModelStatus) -> str:
-    if model.pin is None:
+def _candidate(model: ModelStatus, now: float) -> str:
+    c = model.candidate
+    if c is None:
         return ""
-    return f"pinned by {model.pin.by}" + (f" ({model.pin.why})" if model.pin.why else "")
+    left = f"{words.took(c.deadline - now)} left" if c.deadline > now else "its time is over"
+    return joined(f"{_in_work(model)}, {left}", f"version {words.short(c.version)}", f"by {c.by}")
+
+
+def _waiting(model: ModelStatus) -> str:
+    return f"version {words.short(model.waits.version)} by {model.waits.by}" if model.waits else ""
+
+
+def _pinned(model: ModelStatus, now: float) -> str:
+    pin = model.pin
+    return f"by {pin.by}, {words.age(pin.at, now)}" + (f": {pin.why}" if pin.why else "") if pin else ""
 
 
 def _or_dash(value: object) -> object:

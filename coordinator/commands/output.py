@@ -84,7 +84,9 @@ def _draw(table: Table) -> None:
         )
     for row in table.rows:
         drawn.add_row(*_cells(row))
-    console.print(drawn)
+    with console.capture() as captured:  # what is printed by rich itself ends the process when the pipe is closed
+        console.print(drawn)
+    print("\n".join(row.rstrip() for row in captured.get().splitlines()))
 
 
 def _cells(row: Iterable[object]) -> list[Any]:

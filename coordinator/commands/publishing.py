@@ -17,32 +17,51 @@ from .session import Session
 if TYPE_CHECKING:
     from ..flip import Flip
 
-Model = Annotated[str, typer.Argument(help="The model.", show_default=False)]
+
+def read_seconds(text: str) -> float:
+    """A time of a command line; raises typer.BadParameter."""
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the fleet has decided.")]
+
+
 Timeout = Annotated[
     float | None,
-    typer.Option(help="Longest time to get ready, such as 60 or 2m.  [GENLOCK_PREPARE_TIMEOUT]", parser=seconds),
+    typer.Option(
+        metavar="TIME", parser=read_seconds, help="Longest time to get ready: 60, 2m.  [GENLOCK_PREPARE_TIMEOUT]"
+    ),
 ]
 
 
 def publish(
     session: Session,
     model: Model,
-    path: Annotated[list[str], typer.Argument(help="The file; or NAME=PATH for each of several.")],
+    path: Annotated[list[str], typer.Argument(metavar="PATH", help="The file; or NAME=PATH for each of several.")],
     wait: Wait = True,
     agreement: Annotated[
         str | None,
-        typer.Option(help="Share of the workers that must be ready: all, 0.9, 90%.  [GENLOCK_AGREEMENT]"),
+        typer.Option(metavar="SHARE", help="Workers that must be ready: all, 0.9, 90%.  [GENLOCK_AGREEMENT]"),
     ] = None,
     timeout: Timeout = None,
     golden: Annotated[
-        Path | None, typer.Option(help="Golden inputs and outputs that every worker must reproduce.")
+        Path | None, typer.Option(metavar="FILE", help="Inputs and outputs that every worker must reproduce.")
     ] = None,
     now: Annotated[bool, typer.Option("--now", help="Stop the candidate that is in work.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Try a version again that was found bad.")] = False,
-    message: Annotated[str, typer.Option("--message", "-m", help="What people should know of it.")] = "",
+    message: Annotated[
+        str, typer.Option("--message", "-m", metavar="TEXT", help="What people should know of it.")
+    ] = "",
 ) -> None:
-    """Publish checkpoints as the next generation of a model, and wait until every worker has changed to it."""
+    """Publish a checkpoint as the next generation of a model.
+
+    Waits until every worker that holds the model has loaded it and all of them have changed to it, or until the fleet has decided
+    against it (exit status 3); then what was active stays active.
+    """
     what = artifacts_of(path)
     with FlipBars(model) as bars:
         flip = session.fleet.publish(
@@ -69,9 +88,13 @@ def rollback(
     pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Refuse proposals until `genlock unpin`.")] = True,
     wait: Wait = True,
     timeout: Timeout = None,
-    why: Annotated[str, typer.Option("--message", "-m", help="Why.")] = "",
+    why: Annotated[str, typer.Option("--message", "-m", metavar="WHY", help="Why; it stands in the audit log.")] = "",
 ) -> None:
-    """Go back to what an earlier generation was, as a new generation, and pin the model there."""
+    """Go back to an earlier generation, and pin the model there.
+
+    Its checkpoint becomes a new generation, with a higher number. The model is pinned because the next checkpoint of a training job that
+    goes on would undo the rollback.
+    """
     with FlipBars(model) as bars:
         flip = session.fleet.rollback(model, to, pin=pin, why=why, wait=wait, timeout=timeout, progress=bars)
     session.show(flip, lambda: said_of(flip))
@@ -113,12 +136,13 @@ def said_of(flip: Flip) -> list[str]:
         return [
             f"{generation} is {flip.outcome}; the fleet goes on by itself, `genlock status {flip.model}` shows how far it is"
         ]
-    if flip.unproven:
-        return [f"{generation} is active, unproven: no worker holds the model yet", _times(flip)]
-    return [f"{generation} is active in {words.counted(len(flip.workers), 'worker')}", _times(flip)]
+    where = f"in {words.counted(len(flip.workers), 'worker')}" if flip.workers else "(no worker holds the model yet)"
+    return [f"{generation} is active {where}", _times(flip)]
 
 
 def _times(flip: Flip) -> str:
+    """How long each phase took; without a worker there was none to get ready."""
     phases = {"stage": "staged", "prepare": "prepared", "fence": "fenced", "total": "in all"}
-    told = [f"{said} {words.took(flip.seconds[name])}" for name, said in phases.items() if name in flip.seconds]
+    happened = [name for name in phases if name in flip.seconds and (flip.workers or name in ("stage", "total"))]
+    told = [f"{phases[name]} {words.took(flip.seconds[name])}" for name in happened]
     return "  " + joined(words.size(flip.size), *told)

@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 #: The options of every command, in the order of its help.
 SHARED: dict[str, tuple[Any, Any]] = {
     "redis_url": (
-        Annotated[str | None, typer.Option(help="Redis; unset: genlock's own server.  [GENLOCK_REDIS_URL]")],
+        Annotated[str | None, typer.Option(metavar="URL", help="Unset: genlock's own server.  [GENLOCK_REDIS_URL]")],
         None,
     ),
-    "fleet": (Annotated[str | None, typer.Option(help="Name of the fleet.  [GENLOCK_FLEET]")], None),
-    "store": (Annotated[Path | None, typer.Option(help="Folder of the artifacts.  [GENLOCK_STORE]")], None),
+    "fleet": (Annotated[str | None, typer.Option(metavar="NAME", help="Name of the fleet.  [GENLOCK_FLEET]")], None),
+    "store": (
+        Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the artifacts.  [GENLOCK_STORE]")],
+        None,
+    ),
     "state_dir": (
-        Annotated[Path | None, typer.Option(help="What this host and user keep.  [GENLOCK_STATE_DIR]")],
+        Annotated[Path | None, typer.Option(metavar="DIR", help="What this host keeps.  [GENLOCK_STATE_DIR]")],
         None,
     ),
     "as_json": (Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")], False),

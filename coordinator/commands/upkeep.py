@@ -23,7 +23,7 @@ def verify(
         typer.Option("--set-aside", help="Move what is damaged away, so that publishing the same checkpoint mends it."),
     ] = False,
 ) -> None:
-    """Read every stored artifact again and compare it with its digest."""
+    """Read every stored artifact again, compare it with its digest."""
     with Bars() as bars:
         found = session.fleet.verify(set_aside=set_aside, progress=bars)
     session.show(found, lambda: said_of_damage(found))
@@ -35,7 +35,10 @@ def gc(
     session: Session,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
 ) -> None:
-    """Remove stored artifacts that no generation needs any more, and leftovers older than an hour."""
+    """Remove stored artifacts that no generation needs any more.
+
+    And leftovers; nothing that was used within the last hour.
+    """
     found = session.fleet.gc(dry_run=dry_run)
     session.show(found, lambda: [said_of_removed(found, dry_run=dry_run)])
 
@@ -71,7 +74,10 @@ def redis(
         bool, typer.Option("--stop", help="End the one that runs, after it has written everything.")
     ] = False,
 ) -> None:
-    """Run genlock's own server in the foreground, or stop the one that was started by itself."""
+    """Run genlock's own server in the foreground; --stop ends it.
+
+    Without a Redis URL every command and worker starts it in the background when none runs; there it stays until --stop.
+    """
     from ..server import EmbeddedServer
 
     server = EmbeddedServer(session.settings.state_dir)
@@ -83,6 +89,8 @@ def redis(
             lambda: [f"stopped the server at {server.where}" if stopped else f"no server runs at {server.where}"],
         )
         return
+    if session.as_json:
+        raise typer.BadParameter("--json goes with --stop: in the foreground the server writes its log")
     output.notice(f"genlock's own server at {server.where}; Ctrl-C ends it")
     if session.settings.redis_url:
         output.notice("a Redis URL is set, so commands and workers that have it use that one instead")

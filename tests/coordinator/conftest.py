@@ -301,6 +301,9 @@ class Bench:
         assert self.epoch != old
         return self.registry.epoch
 
+    def until(self, condition: Callable[[], Any]) -> None:
+        eventually(condition, "what the test waits for")
+
     def log(self) -> list[str]:
         return [event.what for event in self.registry.log(newest=1000)]
 

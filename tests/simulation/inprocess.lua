@@ -170,12 +170,13 @@ function commands.HKEYS(name)
   return listed(name, function(found, field) found[#found + 1] = field end)
 end
 
--- Up to `most` different fields, drawn by the seed.
+-- Up to `most` different fields, drawn by the seed; all of them, if they are not more, in the hash's order, as a real server does.
 function commands.HRANDFIELD(name, most, with)
   if with ~= 'WITHVALUES' then refuse('ERR only with WITHVALUES here') end
   local value, fields, found = lookup(name, 'hash'), commands.HKEYS(name), {}
-  for i = 1, math.min(tonumber(most), #fields) do
-    local j = i + random_below(#fields - i + 1)
+  local n = math.min(tonumber(most), #fields)
+  for i = 1, n do
+    local j = n < #fields and i + random_below(#fields - i + 1) or i
     fields[i], fields[j] = fields[j], fields[i]
     put_both(found, fields[i], value.map[fields[i]])
   end

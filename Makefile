@@ -1,0 +1,41 @@
+# Everything runs in a virtual environment of its own, made from pinned constraints on first use.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.made
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint format bench clean
+
+help:  ## What there is
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genlock needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[test,lint]'
+	@touch $@
+
+demo: $(STAMP)  ## Four workers change model together under load, and prove it
+	@$(BIN)/genlock demo $(ARGS)
+
+test: $(STAMP)  ## All tests, with coverage of both parts
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest --cov --cov-report= $(ARGS)
+	@$(BIN)/coverage report --fail-under=90
+
+lint: $(STAMP)  ## Format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Put the code in order
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## Every figure of benchmarks/README.md, as a ratio measured in one run
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## Remove what make made
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
