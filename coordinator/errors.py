@@ -4,8 +4,8 @@
 
     GenlockError
     ├── Misuse                 the caller has to change the call
-    │   ├── InvalidName, SettingsInvalid, UnknownModel, NoGeneration, BadInput, TooLarge, DoesNotFit, Conflict, ServerRuns,
-    │       CommandBroken
+    │   ├── InvalidName, SettingsInvalid, UnknownModel, NoGeneration, BadInput, HeaderInvalid, Unauthorized, NotAllowed,
+    │       TooLarge, DoesNotFit, Conflict, ServerRuns, CommandBroken
     ├── Unavailable            Redis or the fleet cannot answer now
     │   ├── RedisUnreachable, RedisRefused, FleetClosed, FleetMismatch, SchemaTooNew, NotReady
     ├── NotCommitted           the fleet, or somebody in charge of it, decided against it
@@ -110,6 +110,40 @@ class BadInput(Misuse):
 
 
 @dataclass(eq=False)
+class HeaderInvalid(Misuse):
+    header: str
+    value: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"the header {self.header}: {self.value!r} cannot be used: {self.why}"
+
+
+@dataclass(eq=False)
+class Unauthorized(Misuse):
+    """Nobody who is known asks."""
+
+    why: str
+
+    status = 401
+
+    def __str__(self) -> str:
+        return f"not without a token that is known: {self.why}"
+
+
+@dataclass(eq=False)
+class NotAllowed(Misuse):
+    """Who asks may not do this."""
+
+    why: str
+
+    status = 403
+
+    def __str__(self) -> str:
+        return f"not allowed: {self.why}"
+
+
+@dataclass(eq=False)
 class TooLarge(Misuse):
     what: str
     size: int
@@ -198,7 +232,7 @@ class RedisUnreachable(Unavailable):
     remedy: str = "Start it, or set GENLOCK_REDIS_URL to another one, or unset it to let genlock start its own"
 
     def __str__(self) -> str:
-        return f"no Redis answers at {self.where}: {self.why}. {self.remedy}"
+        return f"no Redis answers at {self.where}: {self.why.rstrip('.')}. {self.remedy}"
 
 
 @dataclass(eq=False)

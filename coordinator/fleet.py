@@ -9,6 +9,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -308,7 +309,9 @@ class Fleet:
 
     def _snapshot(self) -> Snapshot:
         self._link.ask(Attach())  # refuses another fleet's keys, and a newer schema
-        return self._link.use(lambda registry: registry.snapshot())
+        found = self._link.use(lambda registry: registry.snapshot())
+        # A proposal that was refused leaves a record without any generation: nobody would call that a model.
+        return replace(found, models={name: record for name, record in found.models.items() if record.next > 1})
 
     def status(self) -> FleetStatus:
         """The fleet and its models now."""

@@ -10,6 +10,7 @@ for it.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +44,7 @@ def write_golden(folder_or_file: Path, inputs: Any, outputs: Any) -> Path:
     for name, tensor in tensors.items():
         if name.partition(".")[0] == "output":
             _check_output(name, tensor)
-    data = _encode(tensors, metadata)
+    data = _canonical(_encode(tensors, metadata))
     with explained(path):
         path.write_bytes(data)
     return path
@@ -181,3 +182,12 @@ def _encode(tensors: dict[str, Any], metadata: dict[str, str]) -> bytes:
         return bytes(save_torch(same, metadata))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BadInput("golden", f"safetensors cannot hold these tensors: {error}") from error
+
+
+def _canonical(data: bytes) -> bytes:
+    """The same file with its header in one order: safetensors writes metadata in any, and the digest of the golden outputs is part
+    of what is remembered of a bad version (R13)."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the tensors begin at a multiple of 8, as the format has it
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]

@@ -26,9 +26,9 @@ _REMEDIES = {
     "LOADING": "It is reading its data; try again in a moment",
     "OOM": "It has no memory left: raise maxmemory",
     "NOPERM": "Its user may not do that: allow genlock's keys, its channel and the commands of docs/redis.md",
-    "NOAUTH": "It wants a password: put it into GENLOCK_REDIS_URL",
-    "WRONGPASS": "The password is wrong: correct GENLOCK_REDIS_URL",
+    "NOAUTH": "It wants a user or password that it knows: put them into GENLOCK_REDIS_URL",
     "MASTERDOWN": "It is a replica without its primary: point GENLOCK_REDIS_URL to the primary",
+    "NOREPLICAS": "It may not write without its replicas: mend them, or lower min-replicas-to-write",
     "MISCONF": "It cannot write to its disk: free space there",
     "CLUSTERDOWN": "Its cluster is down: mend it",
 }
@@ -77,6 +77,10 @@ class Registry:
                 f"it may throw away genlock's keys (maxmemory-policy {policy})",
                 "Change it: CONFIG SET maxmemory-policy noeviction, and in its configuration file; or use another server",
             )
+
+    def _connect(self) -> None:
+        pool = self._client.connection_pool
+        pool.release(pool.get_connection())
 
     def _first_call(self, connection: Any) -> None:
         call = Attach()
@@ -127,6 +131,8 @@ class Registry:
             raise SchemaTooNew(self.fleet, int(reply.found or 0), SCHEMA)
 
     def _run(self, call: Call, epoch: Epoch) -> Reply:
+        if isinstance(call, Attach):
+            self._connect()  # a run id that was not heard yet would look like a restart, and end the epoch
         keys, argv = self._caller.keys(call), self._caller.arguments(call, epoch)
         try:
             data = self._client.evalsha(digest_of(call.script, call.parts), len(keys), *keys, *argv)
@@ -245,7 +251,7 @@ class Subscription:
         return Hint.of(message["data"]) if message and message["type"] == "message" else None
 
     def close(self) -> None:
-        """Ends it, also while another thread waits."""
+        """Ends it; by the thread that waits."""
         try:
             self._pubsub.close()
             self._client.close()

@@ -342,3 +342,22 @@ TABLE: tuple[Row, ...] = (
 )
 
 assert {row.field for row in TABLE} == {f.name for f in fields(Settings)}
+
+
+def reference() -> str:
+    """The configuration reference, Markdown: one row per setting."""
+    default = Settings()
+    rows = ["| variable | default | what it is |", "| --- | --- | --- |"]
+    for row in TABLE:
+        value = (
+            "`~/.local/state/genlock`" if row.field == "state_dir" else _shown(getattr(default, row.field), row.field)
+        )
+        older = f" Older name: `{row.older[0]}`." if row.older else ""
+        rows.append(f"| `{row.variable}` | {value} | {row.help}.{older} |")
+    return "\n".join(rows) + "\n"
+
+
+def _shown(value: Any, field: str) -> str:
+    if field == "store" or value in (None, (), ""):
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"

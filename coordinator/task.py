@@ -53,18 +53,25 @@ def _wait_for(link: Link, wait: Wait, task: str, *, until: float) -> Said:
     said: dict[str, tuple[str, dict[str, Any]]] = {}
     with Ear(link, wait.model) as ear:
         while True:
-            try:
-                wait.heard(link.ask(Read("", watched=wait.watched)), clock())
-                now_said = link.use(lambda registry: registry.task_answers(task))
-            except GONE:
-                wait.lost()
-                now_said = said
-            for duty in wait.duties(clock()):
-                link.send_quietly(duty, wait.epoch)
-            said |= now_said
-            if clock() > until or all(state != "awaited" for state, _ in now_said.values()):
+            still = _look(link, wait, task)
+            said |= still or {}
+            is_done = still is not None and all(state != "awaited" for state, _ in still.values())
+            if is_done or clock() > until:
                 return said
             ear.wait(wait.pause_s(clock()))
+
+
+def _look(link: Link, wait: Wait, task: str) -> Said | None:
+    """What the members that are still there have said, and the duties of who looks; None: Redis did not answer."""
+    try:
+        wait.heard(link.ask(Read("", watched=wait.watched)), clock())
+        said = link.use(lambda registry: registry.task_answers(task))
+    except GONE:
+        wait.lost()
+        return None
+    for duty in wait.duties(clock()):
+        link.send_quietly(duty, wait.epoch)
+    return said
 
 
 def _result(kind: str, model: str | None, asked: int, said: Said, names: Mapping[str, str]) -> TaskResult:
@@ -77,4 +84,5 @@ def _result(kind: str, model: str | None, asked: int, said: Said, names: Mapping
             failed[worker] = str(facts.get("why", "it did not say why"))
         else:
             silent.append(worker)
+    asked = max(asked, len(said))  # asked for a second time, Redis counts only who is still waited for
     return TaskResult(kind=kind, model=model, asked=asked, done=done, failed=failed, silent=tuple(sorted(silent)))

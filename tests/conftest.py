@@ -1,4 +1,4 @@
-"""What the tests of both parts share: one real Valkey for the session, a fleet on it, members played by hand, and waiting for a condition."""
+"""What the tests of both parts share: a real Valkey for the session, a fleet on it, members played by hand, waiting for a condition."""
 
 import json
 import os
@@ -20,6 +20,7 @@ from genlock.coordinator.calls import (
     FENCED,
     READY,
     Ask,
+    Attach,
     Heartbeat,
     Hold,
     Join,
@@ -231,6 +232,7 @@ def member(fleet: Fleet) -> Iterator[Callable[..., Member]]:
     made: list[Member] = []
 
     def make(worker: str = "h:1", *models: str) -> Member:
+        fleet.registry.ask(Attach())  # while it never had a member: otherwise it is closed for a lease
         made.append(Member(fleet, worker, *(models or ("digits",))))
         return made[-1]
 

@@ -45,7 +45,7 @@ from ..coordinator.calls import (
 from ..coordinator.clock import usable_s
 from ..coordinator.observer import Observer
 from .hints import Hints
-from .orders import Cancel, Clear, Command, Expelled, Flipped, Joined, Load, Rejected, Resubscribe, Shown
+from .orders import Answered, Cancel, Clear, Command, Expelled, Flipped, Joined, Load, Rejected, Resubscribe, Shown
 from .questions import Questions
 from .slot import Job, Key, Slot, Told
 from .view import Lease
@@ -98,6 +98,7 @@ class Agent:
         self._last_say: tuple[Say, float] | None = None
         self.refused = ""  #: why the fleet does not take this worker: another fleet's id, a newer schema
         self._commands: list[Command] = []
+        self._given: list[Command] = []  # those that were taken last, and may not have been carried out yet
         self._questions = Questions(
             self.slots, lambda answer: self._commands.append(answer), stale_allowed=stale_allowed
         )
@@ -201,8 +202,11 @@ class Agent:
 
     @property
     def kept(self) -> set[int]:
-        """The payloads that are still needed, by the ids of their jobs; all others are to be let go."""
-        return {handle for slot in self.slots.values() for handle in slot.handles.values()}
+        """The payloads that are still needed, by the ids of their jobs; all others are to be let go. A model may be dropped
+        between an answer and its delivery."""
+        answers = [command for command in (*self._given, *self._commands) if isinstance(command, Answered)]
+        promised = {handle for answer in answers for _, handle, _ in answer.found.values()}
+        return promised | {handle for slot in self.slots.values() for handle in slot.handles.values()}
 
     # --- hints ---------------------------------------------------------------------------------------------------
 
@@ -391,12 +395,15 @@ class Agent:
             if slot is None:
                 continue
             before, target = slot.shown, slot.target
+            detail = (
+                slot.detail_of(target) if target is not None else {}
+            )  # forgotten when it is not the target any more
             flipped = slot.apply(state, self.epoch.number)
             self._remember(slot)
             if flipped and slot.told is not None:
                 self._commands.append(Flipped(model, before, slot.told.key))
             if target is not None and slot.target != target and slot.told is not None and slot.told.key != target:
-                self._commands.append(Rejected(model, target, slot.detail_of(target)))
+                self._commands.append(Rejected(model, target, detail))
         if any(state.rev == reply.revision for state in reply.states.values()):
             self._hints.read_one(reply.revision)
         if covers and set(self.slots) <= set(covers):
@@ -527,7 +534,7 @@ class Agent:
         times = [self._beat_at if self.member is not None else now]
         if self._last_say is not None and self._last_say[1] + self.lease_s / 10 > now:
             times.append(self._last_say[1] + self.lease_s / 10)
-        times += [t for slot in self.slots.values() if slot.job is None and (t := slot.retry_at) is not None]
+        times += [t for slot in self.slots.values() if slot.job is None and (t := slot.retry_at(now)) is not None]
         if self._observer.wake_at is not None:
             times.append(self._observer.wake_at)
         if (overdue_at := self._hints.overdue_at(self.lease_s)) is not None:
@@ -565,5 +572,5 @@ class Agent:
 
     def commands(self) -> list[Command]:
         """What is to be done since the last call, in this order."""
-        taken, self._commands = self._commands, []
-        return taken
+        self._given, self._commands = self._commands, []
+        return self._given

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from ..coordinator.calls import Epoch
 from ..coordinator.errors import GenlockError, NotReady, UnknownModel
 from ..coordinator.fleet import Fleet
 from ..coordinator.manifest import check_name
@@ -26,6 +27,7 @@ from .fresh import FreshLoads
 from .hitrate import HitRate
 from .limits import Limits
 from .loaders import Loader, loader_for
+from .orders import Command, Joined
 from .runtime import Question, Runtime, worker_name
 from .stats import Stats
 from .view import View, Views, clock
@@ -34,6 +36,8 @@ _log = logging.getLogger("genlock.worker")
 
 #: on_progress(model, done, all): after each model that is loaded, or could not be.
 OnProgress = Callable[[str, int, int], object]
+#: on_joined(cache, member, epoch): a membership of a cache began.
+OnJoined = Callable[["ModelCache", str, Epoch], object]
 
 
 class Held(tuple[View, ...]):
@@ -72,7 +76,6 @@ class ModelCache:
         self._loaders: dict[str, Loader] = {}
         self._configured = set(self._specs) | {model for model, _ in self.settings.models}
         self._callbacks = Callbacks()
-        self._debug = FreshLoads(self) if self.settings.force_reload or not self.settings.use_cache else None
         self._begin_anew()
         _caches.add(self)
 
@@ -86,6 +89,7 @@ class ModelCache:
         self._pid = os.getpid()
         self.worker = worker_name()
         self._stats = Stats(clock=clock, wall=time.time, worker=self.worker)
+        self._debug = FreshLoads(self) if self.settings.force_reload or not self.settings.use_cache else None
         self._callbacks.begin_anew(self._stats)
         if self.settings.hit_rate_threshold is not None:
             self._stats.alarm(self.settings.hit_rate_threshold, self._callbacks.low_hit_rate)
@@ -187,8 +191,8 @@ class ModelCache:
     # --- what the process calls ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begins thread and connections now; else the first use does."""
-        self._running()
+        """Begins thread, connections and the loads of the configured models now; else the first use does. Waits for nothing."""
+        self._running().hold(tuple(sorted(self._configured)))
 
     def prewarm(
         self,
@@ -219,6 +223,14 @@ class ModelCache:
     def is_warmed_up(self) -> bool:
         """Whether every configured model is loaded."""
         return self._configured <= set(self.views)
+
+    def why_not_ready(self) -> dict[str, str]:
+        """Configured models that cannot be answered from now → why. A last good generation is an answer where stale ones are allowed."""
+        runtime = self._runtime
+        if runtime is None:
+            return dict.fromkeys(self._configured, "this process has not begun to load it")
+        reasons = {model: runtime.why_not_ready(model) for model in sorted(self._configured)}
+        return {model: why for model, why in reasons.items() if why is not None}
 
     def get_warmed_models(self) -> list[str]:
         """The models that are loaded."""
@@ -331,7 +343,7 @@ class ModelCache:
             stats=self._stats,
             limits=Limits(self.settings.max_bytes, self.settings.max_models, self.settings.cache_ttl_s),
             publish=self._install,
-            notify=self._callbacks.notify,
+            notify=self._notify,
             worker=self.worker,
         )
         if self._debug is not None:
@@ -344,9 +356,29 @@ class ModelCache:
         if not self._closed and self._debug is None:
             self._views = views
 
+    def _notify(self, command: Command) -> None:
+        if isinstance(command, Joined):
+            for callback in _on_joined:
+                callback(self, command.member, command.epoch)
+        self._callbacks.notify(command)
+
 
 #: All caches of this process, so that a child of it begins anew.
 _caches: weakref.WeakSet[ModelCache] = weakref.WeakSet()
+#: What hears of every membership of this process; see on_joined.
+_on_joined: list[OnJoined] = []
+
+
+def caches() -> list[ModelCache]:
+    """Every cache of this process."""
+    return list(_caches)
+
+
+def on_joined(callback: OnJoined) -> None:
+    """Calls back when a membership of any cache of this process begins, on its runtime's thread and before the next call is sent: so
+    before the first `hold`. It must neither raise nor take long. For what tells a parent process who its child is.
+    """
+    _on_joined.append(callback)
 
 
 def _begin_anew_in_child() -> None:

@@ -4,14 +4,13 @@ files of the store, and loads if one of them is not the same file any more). Whi
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING
 
 from ..coordinator.errors import NotReady
 from ..coordinator.manifest import Manifest, decode
 from .hostwork import HostWork
-from .loading import load
+from .loading import Loaded, load
 from .view import View
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class FreshLoads:
         self._always = not settings.use_cache
         self._host = HostWork(settings.state_dir, loads_per_host=settings.loads_per_host)
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, str], tuple[tuple[Identity, ...], View]] = {}
+        self._known: dict[tuple[str, str], tuple[tuple[Identity, ...], Loaded]] = {}
         #: Said in the log and in /readyz.
         self.notice = (
             "GENLOCK_USE_CACHE=false, every use loads"
@@ -51,7 +50,7 @@ class FreshLoads:
             identity = self._identity_of(manifest)
             known = self._known.get((view.model, view.version))
             if not self._always and known is not None and known[0] == identity:
-                return known[1]
+                return _view(view, known[1])
             loaded = load(
                 manifest,
                 view.generation,
@@ -61,26 +60,30 @@ class FreshLoads:
                 cancelled=lambda: False,
             )
             self._cache.stats.loaded(view.model, steps=loaded.seconds, reload=True)
-            fresh = View(
-                model=view.model,
-                payload=loaded.payload,
-                generation=view.generation,
-                version=view.version,
-                stale=view.stale,
-                bytes=loaded.bytes,
-            )
             self._known = {key: value for key, value in self._known.items() if key[0] != view.model}
             if not self._always:
-                self._known[(view.model, view.version)] = (identity, fresh)
-            return fresh
+                self._known[(view.model, view.version)] = (identity, loaded)
+            return _view(view, loaded)
 
     def _identity_of(self, manifest: Manifest) -> tuple[Identity, ...]:
         found = []
         for artifact in manifest.artifacts:
             try:
-                status = os.stat(self._cache.fleet.store.path(artifact.digest))
+                status = self._cache.fleet.store.path(artifact.digest).stat()
             except OSError:
                 found.append((0, 0, 0, 0))
             else:
                 found.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
         return tuple(found)
+
+
+def _view(asked: View, loaded: Loaded) -> View:
+    """What was asked for, with the payload that was loaded here."""
+    return View(
+        model=asked.model,
+        payload=loaded.payload,
+        generation=asked.generation,
+        version=asked.version,
+        stale=asked.stale,
+        bytes=loaded.bytes,
+    )

@@ -8,6 +8,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from ..coordinator.errors import BadCheckpoint, GenlockError, LoadFailed, ManifestInvalid
@@ -80,6 +81,7 @@ class LoadThread:
             self._thread.start()
 
     def _run(self) -> None:
+        _import_torch()
         low_priority()
         while (task := self._queue.get()) is not None:
             if isinstance(task, Job):
@@ -128,6 +130,12 @@ class LoadThread:
                 f"it is of {manifest.model} {manifest.version[:12]}, not of {job.model} {job.key[1][:12]}"
             )
         return job.key[0], manifest
+
+
+def _import_torch() -> None:
+    """Seconds of work, once: neither at a low priority nor in the slot for which other workers of the host wait."""
+    with suppress(ImportError):  # the first load says what is missing
+        import torch  # noqa: F401
 
 
 def _quietly(action: Callable[[], None]) -> None:

@@ -76,7 +76,8 @@ class Questions:
         if not missing:
             shown = {slot.model: (slot.shown, slot.handles[slot.shown], True) for slot in slots if slot and slot.shown}
             return self._answer(Answered(token, shown))
-        if gone and not any(slot is not None and slot.job is not None for slot in slots):
+        # Who asks before the last good generation was looked for waits for that.
+        if gone and not any(slot is not None and (slot.job or not slot.fallback_tried) for slot in slots):
             why = f"{why}, and this worker holds no generation of it"
             return self._answer(Answered(token, model=missing[0], why=why))
         return None

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..coordinator.calls import FENCED, Call, Heartbeat, Join, Say
+from ..coordinator.calls import FENCED, NO_EPOCH, Call, Heartbeat, Join, Say
 from ..coordinator.clock import clock
 from ..coordinator.errors import DoesNotFit, GenlockError, Unavailable
 from ..coordinator.identity import mark_had_member
@@ -50,6 +50,7 @@ from .view import FOREVER, NEVER, View, Views
 
 if TYPE_CHECKING:
     from ..coordinator.fleet import Fleet
+    from ..coordinator.registry import Registry
 
 _log = logging.getLogger("genlock.worker")
 
@@ -96,6 +97,8 @@ class Runtime:
         self.misfits: dict[str, DoesNotFit] = {}  #: models that were refused for their size
         self.last_error = ""
         identity = fleet.identity
+        # Before the mark: the first process of a new fleet may say that it never had a member, and need not wait a lease for it (R6).
+        self._registry = self._new_registry(identity.lease_s)
         if not identity.had_member:
             mark_had_member(fleet.store, fleet.name)
         self.agent = Agent(
@@ -104,7 +107,6 @@ class Runtime:
             chance=random.random,
             stale_allowed=settings.on_disconnect == "stale",
         )
-        self._registry = fleet.new_registry(timeout_s=min(0.5, max(0.1, identity.lease_s / 3)))
         self._last_good = LastGood(settings.state_dir, fleet.name)
         self._loads = LoadThread(
             store=fleet.store,
@@ -118,14 +120,18 @@ class Runtime:
         self._shown: dict[str, Shown] = {}
         self._questions: dict[int, Question] = {}
         self._tokens = 0
-        self._since: dict[tuple[str, str], float] = {}  # (model, phase) → when it began here
+        self._since: dict[tuple[str, int], dict[str, float]] = {}  # candidate → phase → when it began here
         self._started_at = time.time()
         self._resubscribe = threading.Event()
         self._closing = threading.Event()
         self._revived_at = float("-inf")
         self._last_tick = clock()
+        self.agent.about = self._about()
         self._thread = threading.Thread(target=self._run, name="genlock-runtime", daemon=True)
         self._listener = threading.Thread(target=self._listen, name="genlock-hints", daemon=True)
+
+    def _new_registry(self, lease_s: float) -> Registry:
+        return self._fleet.new_registry(timeout_s=min(0.5, max(0.1, lease_s / 3)))
 
     # --- for other threads ---------------------------------------------------------------------------------------
 
@@ -178,6 +184,24 @@ class Runtime:
         told = slot.told if slot is not None else None
         return told.manifest if told is not None and told.key[0] == generation else None
 
+    def why_not_ready(self, model: str) -> str | None:
+        """Why the model cannot be answered from now; None if it can, if only from a last good generation that is marked stale."""
+        view, slot = self.views.get(model), self.agent.slots.get(model)
+        if slot is not None and slot.has_failed and slot.told is not None:
+            detail = slot.detail_of(slot.told.key)
+            return f"generation {slot.told.key[0]} could not be loaded at {detail.get('step')}: {detail.get('why')}"
+        if view is None or slot is None:
+            misfit = self.misfits.get(model)
+            return str(misfit) if misfit else f"nothing is loaded yet; last error: {self.last_error or 'none'}"
+        if view.stale or (self.agent.gone and clock() < view.lease.deadline):
+            return None
+        if self.agent.gone:
+            is_wanted = self._fleet.settings.on_disconnect == "stale"
+            return None if is_wanted else f"Redis is gone, and stale answers are not wanted: {self.last_error}"
+        if slot.told is not None and slot.shown != slot.told.key:
+            return f"generation {slot.told.key[0]} is active and not loaded yet"
+        return None
+
     def close(self) -> None:
         """Leaves the fleet and ends the threads; bounded, and harmless twice."""
         if self._closing.is_set():
@@ -204,6 +228,7 @@ class Runtime:
                 self.failure = f"{type(error).__name__}: {error}"
                 self._closing.wait(0.1)
         self._publish()
+        self._take_inbox(0.0)  # who asked meanwhile is told
 
     def _take_inbox(self, timeout_s: float) -> None:
         """Waits for an action, and takes all that are there."""
@@ -236,7 +261,7 @@ class Runtime:
         now = clock()
         self.stats.redis_called(call.script, now - sent, ok=True)
         if isinstance(call, Say) and call.said == FENCED:
-            self._since.setdefault((call.model, "fencing"), sent)
+            self._since.setdefault((call.model, call.gen), {}).setdefault("fencing", sent)
         self.agent.heard(call, reply, sent, now)
         if self.agent.refused and self.agent.refused not in self.last_error:
             self._refused(reply)
@@ -264,6 +289,9 @@ class Runtime:
             _log.warning("Redis is gone: %s", error)
         self.last_error = str(error)
         self.agent.unreachable(call, clock())
+        if self.agent.epoch == NO_EPOCH:  # meanwhile the fleet may have had a member: that is read anew
+            self._registry.close()
+            self._registry = self._new_registry(self.agent.lease_s)
         embedded = self._fleet.endpoint.embedded is not None
         if embedded and not self._closing.is_set() and clock() - self._revived_at > 1.0:
             self._revived_at = clock()
@@ -293,6 +321,7 @@ class Runtime:
                 case Rejected():
                     why = str(command.detail.get("why", "the fleet did not commit it"))
                     self.stats.rejected(command.model, generation=command.key[0], why=why)
+                    self._since.pop((command.model, command.key[0]), None)
                 case Joined():
                     self.stats.lease = self.agent.lease
                 case Expelled():
@@ -304,7 +333,8 @@ class Runtime:
 
     def _begin(self, command: Load) -> None:
         job = command.job
-        self._since.setdefault((job.model, "preparing"), clock())
+        if job.purpose == "candidate":
+            self._since.setdefault((job.model, job.key[0]), {}).setdefault("preparing", clock())
         if job.purpose in ("active", "candidate"):
             try:
                 size = decode(job.manifest).size
@@ -332,13 +362,18 @@ class Runtime:
                     self._take_answer(Answered(token, model=error.model, why=str(error)))
 
     def _cleared(self, command: Clear) -> None:
-        for model in [command.model] if command.model else list(self._shown):
-            self.stats.dropped(model, "clear")
+        for model in self._shown:
+            if command.model in ("", model):
+                self.stats.dropped(model, "clear")
 
     def _flipped(self, command: Flipped) -> None:
-        now = clock()
-        began = {phase: self._since.pop((command.model, phase), now) for phase in ("preparing", "fencing")}
-        phases = {"preparing": max(0.0, began["fencing"] - began["preparing"]), "fencing": now - began["fencing"]}
+        began = self._since.get((command.model, command.after[0]), {})
+        self._since = {key: phases for key, phases in self._since.items() if key[0] != command.model}
+        phases = {}
+        if "fencing" in began:
+            phases["fencing"] = clock() - began["fencing"]
+            if "preparing" in began:  # a rollback to what is warm needs none
+                phases["preparing"] = began["fencing"] - began["preparing"]
         self.stats.flipped(command.model, phases=phases)
         _log.info("model %s: generation %s is active here", command.model, command.after[0])
 
@@ -362,8 +397,12 @@ class Runtime:
     def _take_question(self, question: Question) -> None:
         self._tokens += 1
         self._questions[self._tokens] = question
-        self._hold(question.models)
-        self.agent.asked(self._tokens, question.models)
+        if self.agent.leaving:
+            why = "this worker is leaving the fleet"
+            self._take_answer(Answered(self._tokens, model=question.models[0], why=why))
+        else:
+            self._hold(question.models)
+            self.agent.asked(self._tokens, question.models)
 
     def _give_up(self, question: Question) -> None:
         for token in [token for token, known in self._questions.items() if known is question]:
@@ -425,6 +464,7 @@ class Runtime:
             self._shown, self.views = shown, views
             self._publish_map(views)
             self.stats.installed(views)
+            self.agent.about = self._about()
             self.agent.tell_people()
             for model in changed:
                 self._keep_last_good(model)
@@ -477,6 +517,7 @@ class Runtime:
             "pid": int(pid) if pid.isdigit() else os.getpid(),
             "started_at": self._started_at,
             "models": models,
+            "generations": {model: view.generation for model, view in self.views.items()},
             "last_error": self.last_error,
             "stats": self.stats.summary(),
         }

@@ -171,11 +171,10 @@ class Slot:
             return False  # bad is remembered (R13)
         return now >= self._retry_at.get(key, (0.0, 0.0))[0]
 
-    @property
-    def retry_at(self) -> float | None:
-        """When a failed load is due again."""
+    def retry_at(self, now: float) -> float | None:
+        """When, after now, a failed load is due again. What was due before has begun, or is not wanted."""
         keys = {self.target, self.told.key if self.told else None}
-        times = [at for key, (at, _) in self._retry_at.items() if key in keys and not self._is_bad(key)]
+        times = [at for key, (at, _) in self._retry_at.items() if at > now and key in keys and not self._is_bad(key)]
         return min(times, default=None)
 
     def _is_bad(self, key: Key) -> bool:

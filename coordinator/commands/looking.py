@@ -10,6 +10,7 @@ import typer
 
 from . import output, words
 from .output import Table, joined
+from .progress import INTERRUPTED
 from .publishing import Model
 from .session import Session
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Facts of an event that a line begins with, and those that only programs have a use for.
 _FIRST_FACTS = ("generation", "version", "why", "step", "worker", "by")
-_QUIET_FACTS = {"request"}
+_QUIET_FACTS = {"request", "about"}
 
 
 def status(
@@ -61,8 +62,11 @@ def events(
         entries = list(found)
         session.show([_event(entry) for entry in entries], lambda: [said_of_event(entry) for entry in entries])
         return
-    for entry in found:
-        print(output.line(_event(entry)) if session.as_json else output.printable(said_of_event(entry)), flush=True)
+    try:
+        for entry in found:
+            print(output.line(_event(entry)) if session.as_json else said_of_event(entry), flush=True)
+    except KeyboardInterrupt:  # how this is meant to end
+        raise typer.Exit(INTERRUPTED) from None
 
 
 # --- for programs -------------------------------------------------------------------------------------------
@@ -152,12 +156,13 @@ def said_of_history(rows: list[Generation], now: float) -> list[str | Table]:
 
 def said_of_event(event: Event) -> str:
     """An event on one line: when, what, the model, the facts that people look for first, the others."""
-    known = [name for name in _FIRST_FACTS if name in event.facts]
-    others = sorted(event.facts.keys() - set(_FIRST_FACTS) - _QUIET_FACTS)
-    facts = [
-        f"{name}={_fact(name, event.facts[name])}" for name in known + others if event.facts[name] not in ("", None)
-    ]
-    return output.printable(" ".join([f"{words.moment(event.at)}  {event.what:<10}", event.model or "-", *facts]))
+    facts = {name: fact for name, fact in event.facts.items() if name not in _QUIET_FACTS and fact not in ("", None)}
+    about = event.facts.get("about")  # of a member that has joined: all that it says of itself
+    if isinstance(about, dict):
+        facts["worker"] = about.get("worker")
+    names = [name for name in _FIRST_FACTS if name in facts] + sorted(facts.keys() - set(_FIRST_FACTS))
+    told = [f"{name}={_fact(name, facts[name])}" for name in names]
+    return output.printable(" ".join([f"{words.moment(event.at)}  {event.what:<10}", event.model or "-", *told]))
 
 
 def _fact(name: str, fact: Any) -> str:
@@ -165,7 +170,7 @@ def _fact(name: str, fact: Any) -> str:
         return words.short(str(fact))
     if not isinstance(fact, str):
         return output.line(fact)
-    return output.line(fact) if " " in fact or "\n" in fact or not fact else fact
+    return output.line(fact) if " " in fact or "\n" in fact else fact
 
 
 def _about(row: Generation) -> str:

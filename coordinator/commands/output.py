@@ -6,8 +6,10 @@ rich is imported only when a table is drawn.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,8 @@ UNBOUNDED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text below `columns`; a column whose name ends in `>` stands right. The last one gives way when a terminal is narrow."""
+    """Rows of text below `columns`; a column whose name ends in `>` stands right. Where a terminal is
+    narrow, the last one continues below itself."""
 
     columns: tuple[str, ...]
     rows: Sequence[Sequence[object]]
@@ -50,8 +53,12 @@ def say(*parts: str | Table) -> None:
 
 
 def notice(text: str) -> None:
-    """Write a line to stderr."""
-    print(printable(text), file=sys.stderr)
+    """Write a sentence to stderr; a terminal gets it broken between words."""
+    lines = printable(text).split("\n")
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = [textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) for line in lines]
+    print("\n".join(lines), file=sys.stderr)
 
 
 def printable(text: object) -> str:
@@ -72,6 +79,7 @@ def joined(*parts: str) -> str:
 def _draw(table: Table) -> None:
     from rich.console import Console
     from rich.table import Table as Drawn
+    from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else UNBOUNDED, highlight=False, markup=False, emoji=False)
     drawn = Drawn(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -80,16 +88,10 @@ def _draw(table: Table) -> None:
             column.rstrip(">"),
             justify="right" if column.endswith(">") else "left",
             no_wrap=number < len(table.columns) - 1,
-            overflow="ellipsis",
+            overflow="fold",
         )
     for row in table.rows:
-        drawn.add_row(*_cells(row))
+        drawn.add_row(*(Text(one_line(cell)) for cell in row))
     with console.capture() as captured:  # what is printed by rich itself ends the process when the pipe is closed
         console.print(drawn)
     print("\n".join(row.rstrip() for row in captured.get().splitlines()))
-
-
-def _cells(row: Iterable[object]) -> list[Any]:
-    from rich.text import Text
-
-    return [Text(one_line(cell), no_wrap=True, overflow="ellipsis") for cell in row]

@@ -17,13 +17,13 @@ from typer.core import TyperGroup
 
 from ..errors import CommandBroken, GenlockError
 from . import deciding, looking, output, publishing, upkeep
-from .progress import Interrupted
+from .progress import INTERRUPTED, Interrupted
 from .session import with_session
 
 #: The group of entry points that add commands; see the package's docstring.
 ENTRY_POINTS = "genlock.commands"
-#: Exit status of a program that Ctrl-C has ended, or a closed pipe (128 + SIGINT, 128 + SIGPIPE).
-INTERRUPTED, PIPE_CLOSED = 130, 141
+#: Exit status of a program that a closed pipe has ended (128 + SIGPIPE).
+PIPE_CLOSED = 141
 
 #: Name → function of a session; the order is that of the help.
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -14,6 +14,8 @@ from . import output, words
 if TYPE_CHECKING:
     from ..flip import Progress
 
+#: Exit status of a program that Ctrl-C has ended (128 + SIGINT).
+INTERRUPTED = 130
 #: Stages whose progress is told in bytes; that of the others is in workers.
 IN_BYTES = frozenset({"staging", "verifying"})
 

@@ -91,7 +91,8 @@ def redis(
         return
     if session.as_json:
         raise typer.BadParameter("--json goes with --stop: in the foreground the server writes its log")
-    output.notice(f"genlock's own server at {server.where}; Ctrl-C ends it")
+    if server.pid() is None:
+        output.notice(f"genlock's own server at {server.where}; Ctrl-C ends it")
     if session.settings.redis_url:
         output.notice("a Redis URL is set, so commands and workers that have it use that one instead")
     status = server.run_foreground()

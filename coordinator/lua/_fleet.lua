@@ -127,27 +127,16 @@ local function reply(verdict, more)
   if fleet then
     out.epoch, out.nonce, out.open = whole(fleet.epoch), fleet.nonce, fleet.open and 1 or 0
     out.lease, out.revision = whole(fleet.lease), whole(fleet.revision)
-    if next(fleet.tasks) ~= nil then
-      out.tasks = {}
-      for id, task in pairs(fleet.tasks) do out.tasks[id] = {kind = task.kind, model = task.model} end
+    local tasks = {}
+    for id, task in pairs(fleet.tasks) do
+      if not task.ended then tasks[id] = {kind = task.kind, model = task.model} end
     end
+    out.tasks = filled(tasks)
   end
   return cjson.encode(out)
 end
 
 -- Epochs (R6) -----------------------------------------------------------------------------------------------------
-
--- A record of the models hash that outlives its epoch: what was in work is aborted.
-local function carried_over(name, text, ended)
-  local record = parse(text)
-  if not (record and tonumber(record.next)) then return nil end
-  for _, place in ipairs({'cand', 'waits'}) do
-    if type(record[place]) == 'table' then ended[#ended + 1] = {name, record[place]} end
-    record[place] = nil
-  end
-  record.rev = '1'
-  return cjson.encode(record)
-end
 
 local function is_hash(key) return redis.call('TYPE', key).ok == 'hash' end
 
@@ -159,7 +148,7 @@ local function abort_old(name, c)
     write('HSET', generations_key, name .. NUL .. c.gen .. NUL .. 'o', cjson.encode(facts))
   end
   if type(c.request) == 'string' then
-    local answer = {verdict = 'ok', state = 'aborted', generation = c.gen, version = c.version, why = facts.why}
+    local answer = {verdict = 'ok', state = 'aborted', generation = c.gen, version = c.version, target = c.rollback, why = facts.why}
     write('HSET', generations_key, name .. NUL .. 'r' .. NUL .. c.request, cjson.encode(answer))
   end
   log('aborted', name, facts)

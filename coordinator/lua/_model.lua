@@ -35,8 +35,14 @@ local function sane(record)
   if type(a) ~= 'table' or not (tonumber(a.gen) and tonumber(a.epoch) and type(a.version) == 'string') then record.active = nil end
   local whole_candidate = type(c) == 'table' and type(c.gen) == 'string' and type(c.version) == 'string' and type(c.request) == 'string'
   for _, field in ipairs(COUNTS) do whole_candidate = whole_candidate and tonumber(c[field]) end
-  if not whole_candidate then record.cand = nil end
-  for _, field in ipairs({'waits', 'pin', 'poison', 'committed'}) do
+  if not (whole_candidate and (c.phase == 'preparing' or c.phase == 'fencing')) then record.cand = nil end
+  for _, place in ipairs({'active', 'cand'}) do
+    if record[place] and type(record[place].poison) ~= 'string' then record[place].poison = '' end
+  end
+  local w = record.waits
+  local whole_wait = type(w) == 'table' and type(w.request) == 'string' and type(w.version) == 'string'
+  if not (whole_wait and tonumber(w.agreement) and tonumber(w.length)) then record.waits = nil end
+  for _, field in ipairs({'pin', 'poison', 'committed'}) do
     if type(record[field]) ~= 'table' then record[field] = nil end
   end
   return record
@@ -224,16 +230,31 @@ local function bounded(map, most)
   return keys[1]
 end
 
--- The name under which a member shows itself to people, as its last answer or its record says.
+-- What a worker said, as JSON of its own making: only a text counts as one.
+local function facts_of(detail)
+  local facts = parse(detail) or {}
+  for _, field in ipairs({'worker', 'step', 'why'}) do
+    if type(facts[field]) ~= 'string' then facts[field] = nil end
+  end
+  return facts
+end
+
+-- The last answer of a member, with the name under which it shows itself to people: from there, or from its record.
+local function last_answer(id, detail)
+  local said = facts_of(detail)
+  if not said.worker then
+    local about = redis.pcall('HGET', workers_key, id)
+    said.worker = type(about) == 'string' and facts_of(about).worker or nil
+  end
+  return said
+end
+
+-- The answers of all members, for the outcome; they leave the list.
 local function answers_of(name, c)
   local list, found = {}, entries_of(name, c.gen)
   for i, row in ipairs(found) do
     if i <= KEPT_ANSWERS then
-      local said = parse(row[3]) or {}
-      if not said.worker then
-        local about = redis.pcall('HGET', workers_key, row[1])
-        said.worker = type(about) == 'string' and (parse(about) or {}).worker or nil
-      end
+      local said = last_answer(row[1], row[3])
       said.state = row[2]
       list[row[1]] = said
     end
@@ -256,7 +277,7 @@ local function note_outcome(name, c, outcome, facts)
   }
   write('HSET', generations_key, outcome_field(name, c.gen), cjson.encode(row))
   put_answer(name, c.request, {
-    verdict = 'ok', state = outcome, generation = c.gen, version = c.version,
+    verdict = 'ok', state = outcome, generation = c.gen, version = c.version, target = c.rollback,
     why = facts.why, step = facts.step, worker = facts.worker,
   })
   log(outcome, name, {
@@ -342,7 +363,7 @@ local function begin(name, p, manifest)
   write('HSET', generations_key, manifest_field(name, c.gen), manifest)
   write('HSET', generations_key, outcome_field(name, c.gen),
     cjson.encode({outcome = 'candidate', version = c.version, request = c.request, by = c.by, started = c.started, rollback = c.rollback}))
-  put_answer(name, c.request, {verdict = 'ok', state = 'candidate', generation = c.gen, version = c.version})
+  put_answer(name, c.request, {verdict = 'ok', state = 'candidate', generation = c.gen, version = c.version, target = c.rollback})
   forget_old(name, number)
   log('candidate', name, {generation = c.gen, version = c.version, by = c.by, holders = c.had, request = c.request, rollback = c.rollback})
   changed(name)
@@ -395,12 +416,8 @@ local function who_is_missing(name, c)
   for _, row in ipairs(entries_of(name, c.gen)) do
     local waited = c.phase == 'fencing' and row[2] ~= 'fenced' or row[2] == 'awaited' or row[2] == 'failed'
     if waited and #missing < 4 then
-      local said = parse(row[3]) or {}
-      if not said.worker then
-        local about = redis.pcall('HGET', workers_key, row[1])
-        said.worker = type(about) == 'string' and (parse(about) or {}).worker or row[1]
-      end
-      missing[#missing + 1] = said.worker .. ' (' .. row[2] .. (said.why and ': ' .. said.why or '') .. ')'
+      local said = last_answer(row[1], row[3])
+      missing[#missing + 1] = (said.worker or row[1]) .. ' (' .. row[2] .. (said.why and ': ' .. said.why or '') .. ')'
     end
   end
   return table.concat(missing, ', ')

@@ -10,7 +10,7 @@ local id, name, gen, said, detail = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[
 
 if not beat_of(id) then return reply('unknown') end
 local record = model(name)
-local about = parse(detail) or {}
+local about = facts_of(detail)
 
 local function bad_active(active)
   remember_poison(name, active.poison, about.why, about.worker)

@@ -5,6 +5,7 @@
 --           16 time to prepare, ms   17 by   18 "1": now, stop what is in work   19 "1": force, try a poisoned version again
 -- Verdicts  ok: state = candidate | next | …, generation (if it has one); the same request again: what has become of it
 --           closed: try again later     lock: the token's lock is gone, `holder`     pinned: pin     poisoned: why
+--           name: no model can be called that
 -- Keeps     R9; a refusal is remembered too, so that a late copy does not succeed where the first one failed
 
 local early = guard()

@@ -29,6 +29,4 @@ end
 first_answer(name, request, {verdict = 'ok', state = 'candidate', target = target})
 go_back(name, target, {request = request, by = by, why = why, agreement = agreement, length = length})
 save()
-local answer = parse(redis.call('HGET', generations_key, request_field(name, request)))
-answer.target = target
-return reply('ok', answer)
+return reply('ok', parse(redis.call('HGET', generations_key, request_field(name, request))))

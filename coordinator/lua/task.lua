@@ -21,8 +21,8 @@ end
 local request, kind, name, length, by = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13]), ARGV[14]
 local running = 0
 for tid, task in pairs(fleet.tasks) do
-  if task.request == request then return reply('ok', {task = tid, awaited = task.awaited}) end
-  running = running + 1
+  if task.request == request then return reply('ok', {task = tid, awaited = task.asked}) end
+  if not task.ended then running = running + 1 end
 end
 if not fleet.open then return reply('closed') end
 if running >= MOST_TASKS then return reply('busy') end
@@ -40,7 +40,7 @@ for _, id in ipairs(ids) do
   rows[#rows + 1] = 'awaited '
 end
 write_many('HSET', waiting_key, rows, 2)
-local task = {kind = kind, model = name, request = request, by = by, awaited = #ids, done = 0, failed = 0}
+local task = {kind = kind, model = name, request = request, by = by, asked = #ids, awaited = #ids, done = 0, failed = 0}
 arm(task, length)
 fleet.tasks[tid] = task
 set('tasks', fleet.tasks)

@@ -218,3 +218,10 @@ def test_a_publisher_needs_no_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_TORCH, os.fspath(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "(array([[1., 2.]], dtype=float32), {'y': array([3])})"
+
+
+def test_the_same_golden_values_are_the_same_bytes(tmp_path: Path) -> None:
+    """A bad version that is published again with the same golden outputs has to be recognised: its poison key holds the file's digest."""
+    inputs, outputs = {"a": np.zeros((2, 3), np.float32), "b": np.ones(4)}, [np.ones(3), np.zeros(5)]
+    files = {write_golden(tmp_path / f"{n}.safetensors", inputs, outputs).read_bytes() for n in range(8)}
+    assert len(files) == 1

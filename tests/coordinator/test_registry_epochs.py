@@ -59,7 +59,6 @@ CALLS: list[Call] = [
     TaskDone("1", "3", True),
     Open("me"),
 ]
-every_call = pytest.mark.parametrize("call", CALLS, ids=[type(call).__name__ for call in CALLS])
 
 
 def busy(bench: Any) -> None:
@@ -90,62 +89,63 @@ def test_r6_the_first_number_is_from_the_clock_of_the_server(bench: Any) -> None
     assert abs(bench.epoch.number - time.time()) < 100
 
 
-@every_call
-def test_r6_a_lower_epoch_does_nothing(bench: Any, call: Call) -> None:
+def test_r6_a_lower_epoch_does_nothing(bench: Any) -> None:
     """A call was sent in epoch 5, lay in a buffer, and arrives in epoch 6: nothing of it is done, the answer is the epoch."""
     busy(bench)
     old = bench.epoch
     bench.lose("holds")
     bench.ask(Open())
     before = bench.keys()
-    for late in (old, NO_EPOCH, Epoch(bench.epoch.number - 1, bench.epoch.nonce)):
-        reply = bench.send(call, late)
-        assert (reply.verdict, reply.epoch_id) == ("epoch", bench.epoch)
+    for call in CALLS:
+        for late in (old, NO_EPOCH, Epoch(bench.epoch.number - 1, bench.epoch.nonce)):
+            reply = bench.send(call, late)
+            assert (reply.verdict, reply.epoch_id) == ("epoch", bench.epoch), call
     assert bench.keys() == before
     assert not bench.raw("GET", "genlock:{t}:lock:digits:late")
 
 
-@every_call
-def test_r6_a_caller_with_a_higher_number_tells_of_a_loss(bench: Any, call: Call) -> None:
+def test_r6_a_caller_with_a_higher_number_tells_of_a_loss(bench: Any) -> None:
     """Redis came back from an older copy of its data: the first caller from the lost epoch ends that, whatever it calls."""
     busy(bench)
-    ahead = Epoch(bench.epoch.number + 40, "lost")
-    reply = bench.send(call, ahead)
-    assert reply.verdict == "epoch" and reply.epoch == ahead.number + 1 and not reply.open
+    for call in CALLS:
+        ahead = Epoch(bench.epoch.number + 40, "lost")
+        reply = bench.send(call, ahead)
+        assert (reply.verdict, reply.epoch, reply.open) == ("epoch", ahead.number + 1, False), call
+        assert list(bench.row("members")) == [b"@"], call
+        assert bench.ask(Open()).open
     record = bench.record()
     assert record["active"]["gen"] == "1" and "cand" not in record and "waits" not in record
-    assert list(bench.row("members")) == [b"@"]
 
 
-@every_call
-def test_r6_an_equal_number_with_another_nonce_is_another_epoch(bench: Any, call: Call) -> None:
+def test_r6_an_equal_number_with_another_nonce_is_another_epoch(bench: Any) -> None:
     """Two servers began an epoch of the same number, each on its own: they have not the same memory."""
     busy(bench)
-    here = bench.epoch
-    reply = bench.send(call, Epoch(here.number, "elsewhere"))
-    assert reply.verdict == "epoch" and reply.epoch == here.number + 1
-    assert reply.nonce not in ("", here.nonce, "elsewhere") and not reply.open
+    for call in CALLS:
+        here = bench.epoch
+        reply = bench.send(call, Epoch(here.number, "elsewhere"))
+        assert (reply.verdict, reply.epoch, reply.open) == ("epoch", here.number + 1, False), call
+        assert reply.nonce not in ("", here.nonce, "elsewhere"), call
 
 
-@every_call
-def test_r6_a_key_of_a_wrong_type_is_deleted_and_ends_the_epoch(bench: Any, call: Call) -> None:
-    """Somebody wrote over a key: that is a loss like any other, not an error for ever."""
+@pytest.mark.parametrize("key", ("fleet", *STAMPED))
+def test_r6_a_key_of_a_wrong_type_is_deleted_and_ends_the_epoch(bench: Any, key: str) -> None:
+    """Somebody wrote over a key: that is a loss like any other, not an error for ever, whatever is called next."""
     busy(bench)
-    old = bench.epoch
-    key = ("fleet", *STAMPED)[CALLS.index(call) % 6]
-    bench.spoil(key)
-    reply = bench.send(call, old)
-    assert reply.verdict == "epoch" and reply.epoch > old.number and not reply.open
-    stamp = f"{reply.epoch}:{reply.nonce}".encode()
-    assert all(bench.field(name, "@") == stamp for name in STAMPED)
-    assert bench.send(Join("{}"), reply.epoch_id).verdict == "ok"
+    for call in CALLS[("fleet", *STAMPED).index(key) :: 6]:
+        old = bench.epoch
+        bench.spoil(key)
+        reply = bench.send(call, old)
+        assert (reply.verdict, reply.open) == ("epoch", False) and reply.epoch > old.number, call
+        stamp = f"{reply.epoch}:{reply.nonce}".encode()
+        assert all(bench.field(name, "@") == stamp for name in STAMPED), call
+        assert bench.send(Join("{}"), reply.epoch_id).verdict == "ok"
 
 
 @pytest.mark.parametrize("key", STAMPED)
 @pytest.mark.parametrize("loss", ("missing", "spoiled", "unstamped", "other", "newer"))
 def test_r6_each_key_carries_the_epoch(bench: Any, key: str, loss: str) -> None:
     """One key of five was lost, replaced, or comes from elsewhere: the others are whole, and still nothing is granted."""
-    busy(bench)
+    bench.holders(1)
     old = bench.epoch
     newer = old.number + 7
     if loss == "missing":
@@ -166,7 +166,7 @@ def test_r6_each_key_carries_the_epoch(bench: Any, key: str, loss: str) -> None:
 @pytest.mark.parametrize("how", ("missing", "wrong"))
 def test_r6_each_field_of_the_fleets_record_is_needed(bench: Any, field: str, how: str) -> None:
     """Half a record is none: what could be read of it is not built upon."""
-    busy(bench)
+    bench.holders(1)
     old = bench.epoch
     if how == "missing":
         bench.raw("HDEL", "fleet", field)

@@ -75,7 +75,9 @@ def test_r10_a_heartbeat_is_refused_when_the_servers_list_is_older(bench: Any) -
     assert bench.ask(Heartbeat(member, 2)).verdict == "list"
     assert bench.keys() == before
     assert bench.ask(Heartbeat(member, 1)).verdict == "ok"
-    assert bench.ask(Heartbeat(member, 0)).verdict == "ok", "the server knows a later list than the caller: its reply is on the way"
+    assert bench.ask(Heartbeat(member, 0)).verdict == "ok", (
+        "the server knows a later list than the caller: its reply is on the way"
+    )
 
 
 def test_r5_evict_compares_the_beat(bench: Any) -> None:

@@ -100,6 +100,19 @@ function commands.SET(name, new, option, ms)
   return OK
 end
 
+function commands.PTTL(name)
+  local value = lookup(name)
+  if not value then return -2 end
+  return value.dies and math.floor((value.dies - now_us) / 1000) or -1
+end
+
+function commands.PEXPIRE(name, ms)
+  local value = lookup(name, 'string')
+  if not value then return 0 end
+  keys[name] = {kind = 'string', text = value.text, dies = now_us + tonumber(ms) * 1000}
+  return 1
+end
+
 function commands.HGET(name, field)
   local value = lookup(name, 'hash')
   return value and value.map[text(field)] or false

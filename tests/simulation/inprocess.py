@@ -40,8 +40,8 @@ class Server:
         runtime = lua51.LuaRuntime(encoding=None, unpack_returned_tuples=True)
         source = Path(__file__).with_suffix(".lua").read_bytes()
         functions = runtime.execute(source, self._published)
-        self._compile, self._run, self._command, self._snapshot, self._restore, set_seed = functions
-        set_seed(seed)
+        self._compile, self._run, self._command, self._snapshot, self._restore, self._set_seed = functions
+        self.reseed(seed)
 
     def execute(self, call: Call, caller: Caller, epoch: Epoch) -> Reply:
         """The script of `call`, as a connection of `caller` would have it executed."""
@@ -52,6 +52,11 @@ class Server:
         argv = caller.arguments(call, epoch)
         argv[3] = f"{self._random.getrandbits(64):016x}"  # the fresh nonce: from the seed, too
         return decode(self.run(chunk, caller.keys(call), argv))
+
+    def reseed(self, seed: int) -> None:
+        """From here on, all that is drawn follows from this seed."""
+        self._random.seed(seed)
+        self._set_seed(seed)
 
     def compile(self, source: str | bytes) -> Any:
         """A script to be run; raises ScriptError where it is not Lua."""
@@ -152,6 +157,12 @@ class Client:
     @contextmanager
     def pipeline(self, transaction: bool) -> Iterator[_Pipeline]:
         yield _Pipeline(self)
+
+    def get_connection(self) -> Client:
+        return self
+
+    def release(self, connection: Client) -> None:
+        pass
 
     def disconnect(self) -> None:
         pass

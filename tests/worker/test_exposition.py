@@ -40,9 +40,7 @@ def read(text: str) -> tuple[dict[str, str], Samples]:
             types[family] = kind
         else:
             name, labels, value = read_sample(line)
-            assert name == family or (types[family] == "histogram" and name.removeprefix(family) in PARTS), (
-                line
-            )
+            assert name == family or (types[family] == "histogram" and name.removeprefix(family) in PARTS), line
             assert (name, labels) not in samples, line
             samples[name, labels] = value
     return types, samples

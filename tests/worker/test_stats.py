@@ -377,8 +377,7 @@ def test_figures_are_json_and_apart_from_what_goes_on(stats: Stats):
     stats.hook_raised("on_flip")
     assert json.dumps(before, allow_nan=False) == text
     assert (
-        stats.summary().items()
-        <= {k: v for k, v in stats.detail().items() if k not in ("process", "models")}.items()
+        stats.summary().items() <= {k: v for k, v in stats.detail().items() if k not in ("process", "models")}.items()
     )
 
 

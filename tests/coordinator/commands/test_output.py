@@ -46,16 +46,31 @@ def test_a_table_in_a_pipe_is_neither_cut_nor_wrapped_nor_padded(capsys: pytest.
 def test_a_table_on_a_terminal_stays_within_its_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A long message wrapped over the columns of the next row; the last column gives way instead, the others stay whole."""
+    """A long message wrapped over the columns of the next row; now it continues in its own column, and the others stay whole."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    output.say(Table(("VERSION", "ABOUT"), [("0123456789ab", "m" * 200)]))
+    output.say(Table(("VERSION", "ABOUT"), [("0123456789ab", "m" * 60 + " " + "n" * 90)]))
     rows = capsys.readouterr().out.splitlines()
-    assert len(rows) == 2 and all(len(row) <= 80 for row in rows)
-    assert rows[1].startswith("0123456789ab  mmm") and rows[1].endswith("…")
+    assert rows[1].split() == ["0123456789ab", "m" * 60]
+    assert all(len(row) <= 80 and row.startswith(" " * 14) for row in rows[2:])
+    assert "".join(row.strip() for row in rows[2:]) == "n" * 90
+
+
+def test_a_sentence_on_a_terminal_is_broken_between_words_and_nothing_of_it_is_lost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path was broken in the middle, and could not be copied."""
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/a-long/" + "x" * 60
+    output.notice(f"the file {path} is not there\nnext")
+    assert capsys.readouterr().err == f"the file {path} is not there\nnext\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    output.notice(f"the file {path} is not there\nnext")
+    assert capsys.readouterr().err == f"the file\n{path}\nis not there\nnext\n"
 
 
 def test_only_what_is_said_is_joined() -> None:
+    """An empty message left a dot with nothing behind it."""
     assert output.joined("a", "", "b") == "a · b"
     assert output.one_line(" a\n  b\t") == "a b"

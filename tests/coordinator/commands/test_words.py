@@ -44,6 +44,7 @@ def test_a_moment_for_people_has_date_and_seconds() -> None:
     [(0.0034, "3 ms"), (0.9, "900 ms"), (1.26, "1.3 s"), (59, "59.0 s"), (125, "2 min 5 s")],
 )
 def test_a_duration_has_the_unit_that_fits(seconds: float, said: str) -> None:
+    """A fence of 3 ms was shown as 0.0 s."""
     assert words.took(seconds) == said
 
 
@@ -57,9 +58,11 @@ def test_a_size_has_the_unit_that_fits(count: float, said: str) -> None:
 
 
 def test_a_version_is_cut_and_a_missing_one_is_a_dash() -> None:
+    """64 digits left no room for anything else."""
     assert words.short("0123456789abcdef") == "0123456789ab"
     assert words.short(None) == words.short("") == "-"
 
 
 def test_one_is_singular() -> None:
+    """ "1 workers" reads like a fault."""
     assert [words.counted(n, "worker") for n in (0, 1, 2)] == ["0 workers", "1 worker", "2 workers"]

@@ -1,0 +1,180 @@
+"""verify and gc: what is damaged is found, and what anybody needs stays."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from genlock.coordinator.errors import ArtifactMissing, ArtifactRefused, FleetClosed, ManifestInvalid
+from genlock.coordinator.fleet import Fleet
+from genlock.coordinator.flip import Progress
+from genlock.coordinator.identity import identity, mark_had_member
+from genlock.coordinator.store import Store
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[..., str]:
+    """put(fleet, content, **how): publishes a file; the digest of its object."""
+
+    def make(fleet: Fleet, content: str, model: str = "digits", **how: Any) -> str:
+        path = tmp_path / "file"
+        path.write_text(content)
+        fleet.publish(model, path, **how)
+        return fleet.store.stage(path, name="x").digest
+
+    return make
+
+
+def orphan(fleet: Fleet, tmp_path: Path, content: str = "nobody needs this") -> str:
+    path = tmp_path / "orphan"
+    path.write_text(content)
+    return fleet.store.stage(path, name="x").digest
+
+
+def damage(fleet: Fleet, digest: str) -> None:
+    """Flips a bit, as a bad disk does."""
+    path = fleet.store.path(digest)
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def digests(store: Store) -> set[str]:
+    return {found.digest for found in store.objects()}
+
+
+# --- verify ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_store_has_no_damage(fleet: Fleet, put: Callable[..., str]) -> None:
+    told: list[Progress] = []
+    put(fleet, "a")
+    put(fleet, "bb")
+    assert fleet.verify(progress=told.append) == []
+    assert [(p.stage, p.done, p.total) for p in told][-1] == ("verifying", 3, 3)
+
+
+def test_a_flipped_bit_is_found_and_only_reported(fleet: Fleet, put: Callable[..., str]) -> None:
+    digest = put(fleet, "content")
+    damage(fleet, digest)
+    [found] = fleet.verify()
+    assert (found.digest, found.models, found.aside) == (digest, ("digits",), None)
+    assert found.path == str(fleet.store.path(digest)) and digest in found.why
+    assert digests(fleet.store) == {digest}
+
+
+def test_what_is_damaged_is_moved_aside_if_that_is_wanted(fleet: Fleet, put: Callable[..., str]) -> None:
+    """The next publish of the same checkpoint then writes it again, instead of trusting what is there (R13)."""
+    digest = put(fleet, "content")
+    damage(fleet, digest)
+    [found] = fleet.verify(set_aside=True)
+    assert found.aside is not None and Path(found.aside).exists()
+    [missing] = fleet.verify()
+    assert (missing.digest, missing.aside) == (digest, None) and "missing" in missing.why
+    put(fleet, "content")
+    assert fleet.verify() == []
+
+
+def test_a_needed_object_that_is_missing_is_damage(fleet: Fleet, put: Callable[..., str]) -> None:
+    digest = put(fleet, "content")
+    fleet.store.path(digest).unlink()
+    [found] = fleet.verify()
+    assert (found.digest, found.models) == (digest, ("digits",)) and "missing" in found.why
+
+
+def test_a_link_in_the_place_of_an_object_is_damage(fleet: Fleet, put: Callable[..., str], tmp_path: Path) -> None:
+    digest = put(fleet, "content")
+    path = fleet.store.path(digest)
+    path.unlink()
+    path.symlink_to(tmp_path / "file")
+    [found] = fleet.verify(set_aside=True)
+    assert found.aside is None and "link" in found.why
+
+
+def test_an_object_that_gc_takes_meanwhile_is_no_damage(
+    fleet: Fleet, put: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(fleet, "content")
+    lost = orphan(fleet, tmp_path)
+    verify = Store.verify
+
+    def late(self: Store, digest: str, size: int, **more: Any) -> None:
+        if digest == lost:
+            raise ArtifactMissing(digest)
+        verify(self, digest, size, **more)
+
+    monkeypatch.setattr(Store, "verify", late)
+    assert fleet.verify() == []
+
+
+# --- gc --------------------------------------------------------------------------------------------------------------
+
+
+def test_gc_keeps_all_that_a_stored_generation_needs(
+    fleet: Fleet, member: Any, put: Callable[..., str], tmp_path: Path
+) -> None:
+    """Active, a way back, rejected, a candidate, what waits as next, and golden outputs: taking one away would break a flip."""
+    kept = {put(fleet, "way back"), put(fleet, "active", golden=([[1.0]], [[2.0]]))}
+    one = member()
+    kept |= {put(fleet, "candidate", wait=False), put(fleet, "next", wait=False)}
+    assert one.candidate() == 3
+    lost = orphan(fleet, tmp_path)
+    before = digests(fleet.store)
+    assert len(before) == 6 and kept < before
+    assert {found.digest for found in fleet.gc(older_than_s=-60, dry_run=True)} == {lost}
+    assert digests(fleet.store) == before
+    assert {found.digest for found in fleet.gc(older_than_s=-60)} == {lost}
+    assert digests(fleet.store) == before - {lost}
+
+
+def test_gc_spares_what_was_staged_a_moment_ago(fleet: Fleet, put: Callable[..., str], tmp_path: Path) -> None:
+    """Another trainer has staged it and not proposed it yet."""
+    put(fleet, "active")
+    orphan(fleet, tmp_path)
+    assert fleet.gc() == []
+
+
+def test_gc_touches_no_object_when_redis_knows_of_no_model(fleet: Fleet, tmp_path: Path) -> None:
+    """Redis was replaced by an empty one: the store is all that is left of the models."""
+    lost = orphan(fleet, tmp_path)
+    fleet.store.draft().joinpath("f").write_text("left behind")
+    assert [found.digest for found in fleet.gc(older_than_s=-60)] == [""]
+    assert digests(fleet.store) == {lost}
+
+
+def test_gc_waits_until_the_fleet_is_open(fleet: Fleet, put: Callable[..., str], redis_url: str) -> None:
+    """Workers are just giving back what Redis has lost (R7): what they need is not known yet."""
+    put(fleet, "active")
+    mark_had_member(fleet.store, fleet.name)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    with pytest.raises(FleetClosed):
+        fleet.gc()
+
+
+def test_gc_keeps_what_another_fleet_of_the_store_needs(
+    fleet: Fleet, new_fleet: Any, put: Callable[..., str], tmp_path: Path
+) -> None:
+    mine, others = put(fleet, "mine"), put(new_fleet(name="staging", lease=2.0), "others")
+    lost = orphan(fleet, tmp_path)
+    assert {found.digest for found in fleet.gc(older_than_s=-60)} == {lost}
+    assert digests(fleet.store) == {mine, others}
+
+
+def test_gc_refuses_while_nobody_knows_what_another_fleet_needs(fleet: Fleet, put: Callable[..., str]) -> None:
+    """The other fleet's Redis is another one: nothing here says which objects it serves from."""
+    put(fleet, "mine")
+    identity(fleet.store, "elsewhere", lease_s=3.0)
+    with pytest.raises(ArtifactRefused, match="'elsewhere' keeps its artifacts there too"):
+        fleet.gc()
+
+
+def test_gc_refuses_when_it_cannot_read_a_manifest(fleet: Fleet, put: Callable[..., str], redis_url: str) -> None:
+    """A newer genlock has written it: what it needs is not known here."""
+    put(fleet, "mine")
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset("genlock:{t}:generations", "digits\0009\0m", '{"form":"of tomorrow"}')
+    with pytest.raises(ManifestInvalid):
+        fleet.gc()

@@ -1,0 +1,225 @@
+"""A real service for a flow test: gunicorn, four kinds of trouble, and clients that remember what they were answered."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from genlock.coordinator import Fleet
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+LEASE_S = 1.0
+
+
+def save(path: Path, value: float) -> Path:
+    """A checkpoint of `Affine` whose answer to zeros is `value`."""
+    save_file({"weight": torch.ones(4), "bias": torch.full((4,), value)}, path)
+    return path
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got, and when: seconds of this machine's monotonic clock."""
+
+    start: float
+    end: float
+    status: int
+    generation: int
+    stale: bool
+    value: float
+    worker: str
+    detail: str = ""
+
+
+class Service:
+    """gunicorn with workers of the ready-made evaluator, on a free port of loopback."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], *, workers: int) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.workers = workers
+        self.hold = folder / "hold"
+        self.folder = folder
+        self._log = (folder / "gunicorn.log").open("ab")
+        variables = {"FLOW_HOLD": str(self.hold), "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+        options = ["--bind", f"127.0.0.1:{self.port}", "--workers", str(workers), "--threads", "2", "--timeout", "60"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-c", "python:genlock.worker.hooks", *options, "genlock.worker.app:app"],
+            env={**os.environ, **environment, **variables},
+            stdout=self._log,
+            stderr=self._log,
+            cwd=folder,
+        )
+
+    def ask(
+        self, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], Any]:
+        """Status, headers and JSON of one request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            data = None if body is None else json.dumps(body)
+            kind = {"content-type": "application/json"} if data else {}
+            connection.request("GET" if body is None else "POST", path, data, {**kind, **(headers or {})})
+            response = connection.getresponse()
+            text = response.read()
+            return response.status, {k.lower(): v for k, v in response.getheaders()}, json.loads(text or b"null")
+        finally:
+            connection.close()
+
+    def evaluate(self, model: str = "m") -> Answer:
+        """One answer to zeros."""
+        start = time.monotonic()
+        status, headers, found = self.ask(f"/evaluate/{model}", {"inputs": [[0.0] * 4]})
+        end = time.monotonic()
+        if status != 200:
+            return Answer(start, end, status, 0, False, 0.0, "", str(found))
+        stale = headers.get("x-genlock-stale") == "1"
+        value = found["outputs"][0][0]
+        return Answer(start, end, status, int(headers["x-genlock-generation"]), stale, value, found["worker"])
+
+    @property
+    def is_ready(self) -> bool:
+        try:
+            return self.ask("/readyz")[0] == 200
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "gunicorn.log").read_text("utf-8", "replace")
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._log.close()
+
+
+class Clients:
+    """Threads that ask all the while, and remember every answer."""
+
+    def __init__(self, service: Service, count: int) -> None:
+        self.answers: list[Answer] = []
+        self.errors: list[str] = []
+        self._service = service
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, name=f"client {n}") for n in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.005):
+            try:
+                self.answers.append(self._service.evaluate())
+            except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+                self.errors.append(repr(error))
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def order_violations(self) -> list[tuple[Answer, Answer]]:
+        """Pairs in which a request that started after another had ended was answered, unmarked, from an older generation."""
+        found = []
+        ended = sorted((a for a in self.answers if a.status == 200 and not a.stale), key=lambda a: a.end)
+        highest: Answer | None = None
+        upcoming = iter(ended)
+        waiting = next(upcoming, None)
+        for answer in sorted(ended, key=lambda a: a.start):
+            while waiting is not None and waiting.end < answer.start:
+                if highest is None or waiting.generation > highest.generation:
+                    highest = waiting
+                waiting = next(upcoming, None)
+            if highest is not None and answer.generation < highest.generation:
+                found.append((highest, answer))
+        return found
+
+
+@pytest.fixture
+def environment(redis_url: str, tmp_path: Path) -> dict[str, str]:
+    """What workers and trainer agree on."""
+    return {
+        "GENLOCK_REDIS_URL": redis_url,
+        "GENLOCK_FLEET": "flow",
+        "GENLOCK_STORE": str(tmp_path / "store"),
+        "GENLOCK_STATE_DIR": str(tmp_path / "state"),
+        "GENLOCK_LEASE": str(LEASE_S),
+        "GENLOCK_MODELS": "m=models:held_up",
+        "GENLOCK_MAX_WAIT": "10",
+    }
+
+
+@pytest.fixture
+def trainer(environment: dict[str, str]) -> Iterator[Fleet]:
+    """The fleet as a training job sees it."""
+    fleet = Fleet.from_env(environ=environment)
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture
+def serve(
+    environment: dict[str, str], tmp_path: Path, wait_for: Callable[..., Any]
+) -> Iterator[Callable[..., Service]]:
+    """serve(workers=4, members=…): a service whose workers are ready; `members` (default: the workers of all services so far) is how
+    many the fleet has to count, 0 when there is no Redis to ask."""
+    services: list[Service] = []
+
+    def start(workers: int = 4, *, members: int | None = None, **more: str) -> Service:
+        folder = tmp_path / f"service-{len(services)}"
+        folder.mkdir()
+        services.append(Service(folder, {**environment, **more}, workers=workers))
+        expected = sum(service.workers for service in services) if members is None else members
+        wait_for(lambda: services[-1].is_ready, 60, "the service is ready")
+        with contextlib.closing(Fleet.from_env(environ=environment)) as fleet:
+            wait_for(lambda: not expected or _holders(fleet) == expected, 60, f"{expected} members hold the model")
+        return services[-1]
+
+    yield start
+    for service in services:
+        with contextlib.suppress(ProcessLookupError):
+            service.stop()
+
+
+def _holders(fleet: Fleet) -> int:
+    return fleet.model("m").holders
+
+
+@pytest.fixture
+def ask_all_the_while() -> Iterator[Callable[..., Clients]]:
+    """ask_all_the_while(service, count=4): clients, stopped at the end of the test at the latest."""
+    made: list[Clients] = []
+
+    def start(service: Service, count: int = 4) -> Clients:
+        made.append(Clients(service, count))
+        return made[-1]
+
+    yield start
+    for clients in made:
+        clients.stop()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[[float], Path]:
+    """checkpoint(value): the trainer's file, always under the same path, overwritten in place."""
+    return lambda value: save(tmp_path / "model.safetensors", value)

@@ -1,0 +1,304 @@
+"""A simulated worker: a real agent, and round it what the runtime does, without deciding anything.
+
+It carries out the agent's commands (a load takes a while, and may come to nothing), publishes what the agent shows before it sends
+anything, and sends one call at a time; what happens meanwhile waits in its inbox. Requests read its map of views, then its clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from genlock.coordinator.calls import READY, Call, Reply, Say
+from genlock.worker.agent import Agent
+from genlock.worker.orders import Answered, Cancel, Load, Resubscribe, Shown
+from genlock.worker.slot import Job
+from network import Connection
+from violation import Violation
+
+if TYPE_CHECKING:
+    from truth import Key
+    from world import World
+
+#: Calls in one go before the inbox is looked at again, as in the runtime.
+CALLS_IN_A_ROW = 32
+#: Turns without a call at one moment, before it counts as a worker that spins.
+MOST_IDLE_TURNS = 50
+
+
+class Request(NamedTuple):
+    """Somebody waits for an answer from these models."""
+
+    models: tuple[str, ...]
+    then: tuple[int, dict[str, int]]  #: see Truth.now
+    began: float
+
+
+class Shell:
+    """See the module. `clock()` is the worker's own: another base and another rate than the world's."""
+
+    def __init__(self, world: World, name: str, *, rate: float, stale_allowed: bool) -> None:
+        self.world, self.name, self.rate = world, name, rate
+        self._base = world.rng.uniform(0, 1e6)
+        self.agent = Agent(name, lease_s=world.lease_s, chance=world.rng.random, stale_allowed=stale_allowed)
+        self.stale_allowed = stale_allowed
+        self.is_alive, self.is_paused = True, False
+        self.views: Mapping[str, Shown] = {}  #: what requests read
+        self.told: dict[str, Key] = {}  #: what the agent was told, as the truth has seen it
+        self.questions: dict[int, Request] = {}
+        self.subscribed_to: str | None = None  #: the run of the server that hints come from
+        self.is_deaf = False  #: the subscription is dead, and nobody has noticed
+        self._payloads: dict[int, Key] = {}
+        self._cancelled: set[int] = set()
+        self._loads_until = 0.0
+        self._tokens = 0
+        self._inbox: list[Callable[[], None]] = []
+        self._asleep: list[Callable[[], None]] = []  # what has come while it was paused
+        self._connection = Connection()
+        self._is_busy = False  # a call is on its way, or a reply has not been carried out
+        self._alarm = 0  # serial of the last alarm that was set
+        self._idle_turns = (0, 0.0)
+        self.calls = 0
+        self.resubscribe()
+
+    def clock(self) -> float:
+        return self._base + self.world.now * self.rate
+
+    # --- being scheduled, or not -------------------------------------------------------------------------------------
+
+    def deliver(self, action: Callable[[], None]) -> None:
+        """Something happens to this process: now, when it is scheduled again, or never."""
+        if self.is_paused:
+            self._asleep.append(action)
+        elif self.is_alive:
+            action()
+
+    def later(self, delay_s: float, action: Callable[[], None]) -> None:
+        """After that many seconds of the world."""
+        self.world.at(delay_s, lambda: self.deliver(action))
+
+    def post(self, action: Callable[[], None]) -> None:
+        """For the runtime's thread."""
+        self._inbox.append(action)
+        if not self._is_busy:
+            self.later(0.0, self.turn)
+
+    def pause(self, seconds: float) -> None:
+        self.is_paused = True
+        self.world.at(seconds, self.wake)
+
+    def wake(self) -> None:
+        self.is_paused = False
+        asleep, self._asleep = self._asleep, []
+        for action in asleep:
+            self.deliver(action)
+
+    def die(self) -> None:
+        self.is_alive = False
+        self.views = {}
+
+    # --- the loop of the runtime ---------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        if self._is_busy or not self.is_alive:
+            return
+        inbox, self._inbox = self._inbox, []
+        for action in inbox:
+            action()
+        call = self.agent.next_call(self.clock())
+        self._carry_out()
+        if call is not None:
+            self._is_busy = True
+            self._send(call)
+        elif self.agent.left:
+            self.die()
+        else:
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        count, at = self._idle_turns
+        self._idle_turns = (count + 1, at) if at == self.world.now else (1, self.world.now)
+        if count > MOST_IDLE_TURNS:
+            raise Violation(f"{self.name} spins: nothing to send, and nothing to wait for")
+        self._alarm += 1
+        serial, wait_s = self._alarm, self.agent.wake_at(self.clock()) - self.clock()
+        # A clock has a resolution, and floating point has one: a timer never fires before its time.
+        self.later(max(0.0, wait_s / self.rate + 1e-6), lambda: self._ring(serial))
+
+    def _ring(self, serial: int) -> None:
+        if serial == self._alarm:
+            self.turn()
+
+    def _send(self, call: Call) -> None:
+        if isinstance(call, Say) and call.said == READY:
+            self._check_ready(call)
+        self.calls += 1
+        sent, epoch = self.clock(), self.agent.epoch
+        self.world.say(lambda: f"{self.name} sends {call} in {epoch}")
+        self.world.network.send(
+            call,
+            epoch,
+            self.world.caller(self),
+            self._connection,
+            timeout_s=min(0.5, max(0.1, self.world.lease_s / 3)) / self.rate,
+            replied=lambda reply: self.deliver(lambda: self._heard(call, reply, sent)),
+            failed=lambda: self.deliver(lambda: self._lost(call)),
+            late=lambda reply: self.deliver(lambda: self._heard_late(call, reply, sent)),
+        )
+
+    def _check_ready(self, call: Say) -> None:
+        if not any(key[0] == call.gen for key in self.agent.slots[call.model].handles):
+            raise Violation(f"{self.name} says ready for {call.model} {call.gen}, and has not loaded it")
+
+    def _heard(self, call: Call, reply: Reply, sent: float) -> None:
+        self.agent.heard(call, reply, sent, self.clock())
+        self.world.say(lambda: f"{self.name} hears {_short(reply)} to {call.script}")
+        self._after_call()
+
+    def _lost(self, call: Call) -> None:
+        self._connection = Connection()
+        self.world.say(lambda: f"{self.name} gets no reply to {call.script}")
+        self.agent.unreachable(call, self.clock())
+        self._after_call()
+
+    def _heard_late(self, call: Call, reply: Reply, sent: float) -> None:
+        """A driver drops the connection after a timeout; the agent must bear a late reply all the same (R3)."""
+        self.world.say(lambda: f"{self.name} hears late {_short(reply)} to {call.script}")
+        self.post(lambda: self.agent.heard(call, reply, sent, self.clock()))
+
+    def _after_call(self) -> None:
+        """The reply is applied; a moment passes before it is carried out, in which requests go on."""
+        self.world.truth.check(self)
+        self.later(self.world.hiccup(), self._go_on)
+
+    def _go_on(self) -> None:
+        self._carry_out()
+        self._is_busy = False
+        self.turn()
+
+    # --- commands ------------------------------------------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        for command in self.agent.commands():
+            match command:
+                case Load():
+                    self._begin(command.job)
+                case Cancel():
+                    self._cancelled.add(command.job.id)
+                case Answered():
+                    self._publish()
+                    self._answer(command)
+                case Resubscribe():
+                    self.resubscribe()
+        self._publish()
+
+    def _publish(self) -> None:
+        shown = self.agent.shown(self.clock())
+        if shown != self.views:
+            for model, what in shown.items():
+                if self._payloads.get(what.handle, (0, None))[1] != what.key[1]:
+                    raise Violation(
+                        f"{self.name} shows {model} {what.key}, loaded is {self._payloads.get(what.handle)}"
+                    )
+            self.views = shown
+            self.world.say(lambda: f"{self.name} shows " + ", ".join(f"{m} {s.key} {s.mode}" for m, s in shown.items()))
+        kept = self.agent.kept
+        self._payloads = {handle: key for handle, key in self._payloads.items() if handle in kept}
+        self.world.truth.check(self)
+        self.world.keep_last_good(self)
+
+    def _begin(self, job: Job) -> None:
+        took = self.world.load_time()
+        self._loads_until = max(self.world.now, self._loads_until) + took
+        self.world.say(lambda: f"{self.name} loads {job.model} {job.key} as {job.purpose}")
+        self.later(self._loads_until - self.world.now, lambda: self.post(lambda: self._end(job)))
+
+    def _end(self, job: Job) -> None:
+        if job.id in self._cancelled and self.world.rng.random() < 0.7:
+            return
+        key, said = job.key, ""
+        if job.purpose == "fallback":
+            key = self.world.last_good.get(job.model, (0, ""))
+            said = "" if key[0] else "failed"
+        elif json.loads(job.manifest)["version"] != key[1]:
+            said = "failed"
+        said = said or self.world.judge_load(self, job.model, key)
+        self.world.say(lambda: f"{self.name} has loaded {job.model} {key}: {said or 'ok'}")
+        if said:
+            self.agent.load_failed(job, said, {"step": "load", "why": said}, self.clock())
+        else:
+            self._payloads[job.id] = key
+            self.agent.loaded(job, key, {"seconds": {}})
+
+    # --- hints ---------------------------------------------------------------------------------------------------------
+
+    def resubscribe(self) -> None:
+        self.subscribed_to, self.is_deaf = None, False
+        self.later(self.world.latency(), self._subscribe)
+
+    def _subscribe(self) -> None:
+        machine = self.world.machine
+        if not machine.is_up:
+            self.later(0.2, self._subscribe)
+            return
+        self.subscribed_to = machine.run_id
+        self.later(self.world.latency(), lambda: self.post(self.agent.subscribed))
+
+    def hint(self, epoch: int, revision: int, model: str) -> None:
+        self.deliver(lambda: self.post(lambda: self.agent.hinted(epoch, revision, model, self.clock())))
+
+    # --- requests --------------------------------------------------------------------------------------------------------
+
+    def request(self, models: tuple[str, ...]) -> None:
+        """The map, then after a while the clock."""
+        request = Request(models, self.world.truth.now(), self.world.now)
+        views = self.views
+        self.later(self.world.hiccup(), lambda: self._judge(request, views))
+
+    def _judge(self, request: Request, views: Mapping[str, Shown]) -> None:
+        found, now = [views.get(model) for model in request.models], self.clock()
+        if all(view and view.lease and now < view.lease.deadline for view in found):
+            self.world.truth.answered(self.name, {m: views[m].key for m in request.models}, request.then)
+            self.world.count("unasked")
+        elif self.stale_allowed and (self.agent.gone or all(v and v.mode == "stale" for v in found)) and all(found):
+            self.world.count("stale")
+        else:
+            self.post(lambda: self._ask(request))
+
+    def _ask(self, request: Request) -> None:
+        if self.agent.leaving:
+            return
+        self._tokens += 1
+        token = self._tokens
+        self.questions[token] = request
+        self.agent.hold(request.models)
+        self.agent.asked(token, request.models)
+        self.later(self.world.max_wait_s, lambda: self.post(lambda: self._give_up(token)))
+
+    def _give_up(self, token: int) -> None:
+        if self.questions.pop(token, None) is not None:
+            self.world.count("given up")
+            self.agent.given_up(token)
+
+    def _answer(self, answer: Answered) -> None:
+        request = self.questions.pop(answer.token, None)
+        if request is None:
+            return
+        for model, (key, handle, _) in answer.found.items():
+            if self._payloads.get(handle, (0, None))[1] != key[1]:
+                raise Violation(f"{self.name} answers {model} {key}, loaded is {self._payloads.get(handle)}")
+        if not answer.found:
+            self.world.count("unknown" if answer.unknown else "refused")
+            self.world.say(lambda: f"{self.name} refuses {request.models}: {answer.why}")
+            return
+        if set(answer.found) != set(request.models):
+            raise Violation(f"{self.name} answers {sorted(answer.found)} to a request for {request.models}")
+        sure = {model: key for model, (key, _, stale) in answer.found.items() if not stale}
+        self.world.truth.answered(self.name, sure, request.then)
+        self.world.count("asked" if len(sure) == len(answer.found) else "stale")
+
+
+def _short(reply: Reply) -> str:
+    shown: dict[str, Any] = {name: state for name, state in reply.states.items()}
+    return f"{reply.verdict} {reply.epoch}:{reply.nonce[:4]} open={reply.open} rev={reply.revision} {shown or ''}"

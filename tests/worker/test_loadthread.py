@@ -1,0 +1,204 @@
+"""worker/loadthread.py: one load after the other, each outcome reported once and put down to whom it belongs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from genlock.coordinator.errors import LoadFailed
+from genlock.coordinator.manifest import Manifest
+from genlock.coordinator.store import Store
+from genlock.worker.hostwork import HostWork
+from genlock.worker.lastgood import LastGood
+from genlock.worker.loaders import Loader
+from genlock.worker.loadthread import Done, LoadThread, trim
+from genlock.worker.slot import Job
+from safetensors.torch import save_file
+
+WaitFor = Callable[..., Any]
+
+
+class Bench:
+    """A load thread whose loader a test chooses, and what it reported."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.store = Store(tmp_path / "store")
+        self.last_good = LastGood(tmp_path / "state", "t")
+        self.done: list[Done] = []
+        self.loader: Loader = lambda checkpoint: checkpoint.state_dict()
+        self.thread = LoadThread(
+            store=self.store,
+            host=HostWork(tmp_path / "state", loads_per_host=1),
+            last_good=self.last_good,
+            loader_of=lambda model: self.loader,
+            report=self.done.append,
+        )
+        save_file({"w": torch.ones(2)}, tmp_path / "f")
+        self.manifest = Manifest.of("m", [self.store.stage(tmp_path / "f", name="model")], created_at=0.0)
+
+    def job(self, number: int = 1, *, purpose: str = "active", manifest: str | None = None, version: str = "") -> Job:
+        text = self.manifest.encode().decode() if manifest is None else manifest
+        return Job(number, "m", (7, version or self.manifest.version), purpose, text)
+
+    def outcome(self, wait_for: WaitFor, job: Job) -> Done:
+        self.done.clear()
+        self.thread.begin(job)
+        wait_for(lambda: self.done, description="a report")
+        (done,) = self.done
+        return done
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.thread.close(20)
+
+
+def test_a_load_is_reported_with_its_payload(bench: Bench, wait_for: WaitFor) -> None:
+    done = bench.outcome(wait_for, bench.job())
+    assert (done.key, done.said) == ((7, bench.manifest.version), "")
+    assert done.loaded is not None
+    assert torch.equal(done.loaded.payload["w"], torch.ones(2))
+    assert done.manifest == bench.manifest
+
+
+def test_bad_bytes_are_bad(bench: Bench, wait_for: WaitFor) -> None:
+    """R13: the loader ran on verified bytes, so what it says is of them."""
+
+    def refuse(_: Any) -> None:
+        raise ValueError("not a model of mine")
+
+    bench.loader = refuse
+    done = bench.outcome(wait_for, bench.job())
+    assert (done.said, done.step) == ("bad", "build")
+    assert "not a model of mine" in done.why
+
+
+def test_a_missing_object_is_a_failure_and_not_bad(bench: Bench, wait_for: WaitFor) -> None:
+    """R13: a store that is not mounted here says nothing about the model."""
+    bench.store.path(bench.manifest.artifacts[0].digest).unlink()
+    done = bench.outcome(wait_for, bench.job())
+    assert (done.said, done.step) == ("failed", "verify")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "no JSON"])
+def test_a_manifest_that_cannot_be_read_is_a_failure(bench: Bench, wait_for: WaitFor, text: str) -> None:
+    done = bench.outcome(wait_for, bench.job(manifest=text))
+    assert (done.said, done.step) == ("failed", "manifest")
+
+
+def test_a_manifest_of_other_content_is_refused(bench: Bench, wait_for: WaitFor) -> None:
+    """Promise 7: what Redis says under a generation is believed only if it is what was agreed on."""
+    done = bench.outcome(wait_for, bench.job(version="f" * 64))
+    assert (done.said, done.step) == ("failed", "manifest")
+    assert "ffffffffffff" in done.why
+
+
+def test_an_error_that_nobody_expected_is_a_failure_and_is_logged(
+    bench: Bench, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of ours must not poison a version, nor end the thread."""
+
+    def fault(model: str) -> Loader:
+        raise ZeroDivisionError("a fault of ours")
+
+    bench.thread._loader_of = fault
+    done = bench.outcome(wait_for, bench.job())
+    assert (done.said, done.step, done.why) == ("failed", "load", "ZeroDivisionError: a fault of ours")
+    assert "a fault of ours" in caplog.text
+    bench.thread._loader_of = lambda model: bench.loader
+    assert bench.outcome(wait_for, bench.job(2)).loaded
+
+
+def test_a_job_that_nobody_wants_any_more_ends_without_a_word(bench: Bench, wait_for: WaitFor) -> None:
+    """The candidate was rejected while it waited behind another load: not a byte of it is read."""
+    begun, go_on = threading.Event(), threading.Event()
+    built: list[int] = []
+
+    def slow(checkpoint: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        built.append(checkpoint.generation)
+        return checkpoint.state_dict()
+
+    bench.loader = slow
+    first, second = bench.job(1), bench.job(2)
+    bench.thread.begin(first)
+    bench.thread.begin(second)
+    assert begun.wait(20)
+    bench.thread.cancel(first)
+    bench.thread.cancel(second)
+    go_on.set()
+    wait_for(lambda: len(bench.done) == 2)
+    assert [(done.job.id, done.loaded, done.said) for done in bench.done] == [(1, None, ""), (2, None, "")]
+    assert built == [7]
+
+
+def test_the_last_good_generation_comes_from_this_hosts_note(bench: Bench, wait_for: WaitFor) -> None:
+    """Without Redis the job knows neither generation nor manifest."""
+    nothing = Job(1, "m", (0, ""), "fallback", "")
+    done = bench.outcome(wait_for, nothing)
+    assert (done.said, done.step) == ("failed", "fallback")
+    bench.last_good.write("m", 5, bench.manifest.encode().decode())
+    done = bench.outcome(wait_for, nothing._replace(id=2))
+    assert done.key == (5, bench.manifest.version)
+    assert done.loaded
+
+
+def test_chores_are_done_in_turn_and_an_error_of_one_is_logged(
+    bench: Bench, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[int] = []
+
+    def fails() -> None:
+        raise OSError("disk full")
+
+    bench.thread.chore(fails)
+    bench.thread.chore(lambda: done.append(1))
+    wait_for(lambda: done)
+    assert "disk full" in caplog.text
+
+
+def test_closing_stops_a_load_and_leaves_chores(bench: Bench, wait_for: WaitFor) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    chores: list[int] = []
+
+    def slow(checkpoint: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return checkpoint.state_dict()
+
+    bench.loader = slow
+    bench.thread.begin(bench.job())
+    bench.thread.chore(lambda: chores.append(1))
+    assert begun.wait(20)
+    bench.thread.close(0.01)
+    go_on.set()
+    wait_for(lambda: bench.done)
+    assert bench.done[0].loaded is None
+    bench.thread.close(20)
+    assert chores == []
+
+
+def test_closing_one_that_never_began_is_nothing(tmp_path: Path) -> None:
+    Bench(tmp_path).thread.close(20)
+
+
+def test_trimming_harms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    trim()
+    monkeypatch.setattr("sys.platform", "other")
+    trim()
+
+
+def test_load_failed_of_a_loader_keeps_its_step(bench: Bench, wait_for: WaitFor) -> None:
+    def refuse(_: Any) -> None:
+        raise LoadFailed("m", "build", "its factory raises")
+
+    bench.loader = refuse
+    done = bench.outcome(wait_for, bench.job())
+    assert (done.said, done.step, done.why) == ("failed", "build", "its factory raises")

@@ -1,0 +1,239 @@
+"""Flask: `init_app(app, cache)` gives an app the routes of a worker, and every answer that used a model its headers.
+
+    cache = ModelCache(fleet, loaders=…)
+    init_app(app, cache)
+
+    @app.post("/predict")
+    def predict():
+        with use("digits") as held:          # from this room, not cache.use: the answer tells which generation it came from
+            return {"y": held.payload(…)}
+
+The headers that it reads and writes are those of `headers`. A GenlockError that a view function lets go becomes a problem (RFC 9457).
+Nothing is kept here: the cache is `app.extensions["genlock"]`, what a request used stands on `flask.g`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, closing
+from typing import Any, cast
+
+import msgspec
+from flask import Blueprint, Flask, Response, current_app, g, request
+from werkzeug.exceptions import HTTPException
+
+from ..coordinator.errors import GenlockError
+from ..coordinator.fleet import Fleet, TaskResult
+from . import problems
+from .cache import Held, ModelCache
+from .exposition import CONTENT_TYPES, render
+from .gate import RELAYED, check_operator
+from .headers import KEY, MIN_GENERATION, Least, of_views
+from .problems import Problem
+from .view import View
+
+#: Seconds that a fleet-wide clear or refresh is waited for. gunicorn kills a worker that is busy for 30 s; what was not done by then goes
+#: on, and is named as silent.
+TASK_S = 20.0
+#: As WSGI has them; looked up in each request.
+_MIN_GENERATION = f"HTTP_{MIN_GENERATION.upper().replace('-', '_')}"
+_KEY = f"HTTP_{KEY.upper().replace('-', '_')}"
+
+routes = Blueprint("genlock", __name__)
+
+
+def init_app(app: Flask, cache: ModelCache) -> None:
+    """Adds the routes and the headers to `app`, which answers from `cache`. Several apps of a process may have one each."""
+    app.extensions["genlock"] = cache
+    app.register_blueprint(routes)
+    app.register_error_handler(GenlockError, refused)
+    app.after_request(_tell)
+
+
+# --- for view functions ----------------------------------------------------------------------------------------------
+
+
+def get(model: str) -> View:
+    """ModelCache.get for the request that is being answered: with its key and its least generation, and told in its answer.
+
+    Raises what that raises; NotReady too if the request demands a later generation, HeaderInvalid for a demand that makes no sense.
+    """
+    cache: ModelCache = current_app.extensions["genlock"]
+    environ = request.environ
+    key = environ.get(_KEY)
+    view = cache.get(model) if key is None else cache.get(model, key=key)
+    _used((view,), environ.get(_MIN_GENERATION))
+    return view
+
+
+#: `with use("m") as held:` as ModelCache.use. The same function: a view is a context.
+use = get
+
+
+def use_many(*models: str) -> Held:
+    """ModelCache.use_many for the request that is being answered; see get."""
+    cache: ModelCache = current_app.extensions["genlock"]
+    held = cache.use_many(*models)
+    _used(held, request.environ.get(_MIN_GENERATION))
+    return held
+
+
+def _used(views: tuple[View, ...], demand: str | None) -> None:
+    used: list[View] = g.setdefault("genlock", [])
+    used.extend(views)
+    if demand is not None:
+        Least.of(demand).check(used)
+
+
+def _tell(response: Response) -> Response:
+    used = g.get("genlock")
+    if used:
+        response.headers.extend(of_views(used))
+    return response
+
+
+# --- errors ------------------------------------------------------------------------------------------------------------
+
+
+def refused(error: GenlockError) -> Response:
+    """The answer to a GenlockError."""
+    return _answer(problems.of_error(error, request.path))
+
+
+def failed(error: Exception) -> Any:
+    """The answer to any other error: of HTTP itself, or one that nobody expected."""
+    if not isinstance(error, HTTPException):
+        return _answer(problems.of_fault(error, request.path))
+    if error.code is None or error.code < 400 or error.response is not None:
+        return error  # a redirect, or an answer that somebody made on purpose
+    headers = dict(error.get_headers(request.environ))
+    return _answer(problems.of_http(error.code, error.description or "", request.path, headers))
+
+
+routes.register_error_handler(Exception, failed)
+
+
+def _answer(problem: Problem) -> Response:
+    headers = {"Content-Type": problems.MEDIA_TYPE, "Cache-Control": "no-store", **problem.headers}
+    return Response(problem.encode(), problem.status, headers)
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), 200, {"Content-Type": "application/json"})
+
+
+# --- routes ------------------------------------------------------------------------------------------------------------
+
+
+def _cache() -> ModelCache:
+    return cast(ModelCache, current_app.extensions["genlock"])
+
+
+@routes.get("/livez")
+def livez() -> Response:
+    """200 as long as restarting this process would not help."""
+    runtime = _cache().runtime
+    if runtime is not None and not runtime.is_alive:
+        why = f"the thread that keeps the models current has ended: {runtime.failure or 'nobody knows why'}"
+        return _answer(problems.of_kind("not-alive", 503, why, request.path))
+    return _json({"alive": True})
+
+
+@routes.get("/readyz")
+def readyz() -> Response:
+    """200 if every configured model can be answered from. Whoever looks also begins to load what is missing."""
+    cache = _cache()
+    try:
+        cache.start()
+        reasons = cache.why_not_ready()
+    except GenlockError as error:
+        reasons = {"*": str(error)}
+    if reasons:
+        why = "; ".join(f"{model}: {reason}" for model, reason in reasons.items())
+        facts = {"reasons": reasons, "notice": cache.notice, "retry_after_s": 1}
+        return _answer(problems.of_kind("not-ready", 503, why, request.path, **facts))
+    return _json({"ready": True, "notice": cache.notice, "models": cache.get_warmed_models()})
+
+
+@routes.get("/metrics")
+def metrics() -> Response:
+    """The figures of this worker as Prometheus reads them."""
+    return _figures("prometheus")
+
+
+@routes.get("/cache/stats")
+def stats() -> Response:
+    """The figures of this worker: `?format=json` (the default), `csv` or `prometheus`."""
+    return _figures(request.args.get("format", "json"))
+
+
+def _figures(form: str) -> Response:
+    text = render(_cache().get_detailed_stats(), form)
+    return Response(text, 200, {"Content-Type": CONTENT_TYPES[form]})
+
+
+@routes.get("/cache/status")
+def status() -> Response:
+    """What this worker holds and how it stands with its fleet. Asks nobody."""
+    cache = _cache()
+    runtime, views = cache.runtime, cache.views
+    models = {
+        model: None
+        if (view := views.get(model)) is None
+        else {"generation": view.generation, "version": view.version, "stale": view.stale, "bytes": view.bytes}
+        for model in sorted(cache.configured | views.keys())
+    }
+    found = {
+        "worker": cache.worker,
+        "fleet": cache.fleet.name,
+        "member": runtime.agent.member if runtime else None,
+        "epoch": runtime.agent.epoch.number if runtime else None,
+        "redis": None if runtime is None else "gone" if runtime.is_gone else "reached",
+        "lease_s": cache.get_stats()["lease_s"],
+        "ready": not cache.why_not_ready(),
+        "notice": cache.notice,
+        "last_error": runtime.last_error if runtime else "",
+        "models": models,
+    }
+    return _json(found)
+
+
+@routes.post("/cache/clear")
+def clear() -> Response:
+    """Every worker of the fleet drops all models; 200, or 504 with who did not answer in time."""
+    _check_operator()
+    with _fleet() as fleet:
+        return _done(fleet.clear(timeout=TASK_S))
+
+
+@routes.post("/cache/refresh/<model>")
+def refresh(model: str) -> Response:
+    """Every holder of the fleet loads the model afresh and changes to that; 200, 502 with who failed, or 504 with who did not answer."""
+    _check_operator()
+    with _fleet() as fleet:
+        return _done(fleet.refresh(model, timeout=TASK_S))
+
+
+def _fleet() -> AbstractContextManager[Fleet]:
+    """A Fleet of this request: one is used from one thread at a time."""
+    return closing(Fleet(settings=_cache().fleet.settings))
+
+
+def _check_operator() -> None:
+    check_operator(
+        _cache().settings.admin_tokens,
+        authorization=request.headers.get("Authorization"),
+        address=request.remote_addr,
+        relayed=any(name in request.headers for name in RELAYED),
+    )
+
+
+def _done(result: TaskResult) -> Response:
+    facts = msgspec.to_builtins(result)
+    if result.ok:
+        return _json(facts)
+    what = f"{result.kind} of {result.model or 'all models'}"
+    if result.silent:
+        why = f"{what}: no answer within {TASK_S:g} s from {', '.join(result.silent)}; they may still do it"
+        return _answer(problems.of_kind("silent-workers", 504, why, request.path, **facts))
+    why = f"{what}: " + "; ".join(f"{worker} failed: {reason}" for worker, reason in result.failed.items())
+    return _answer(problems.of_kind("failed-workers", 502, why, request.path, **facts))

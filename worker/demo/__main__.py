@@ -1,0 +1,8 @@
+"""`python -m genlock.worker.demo`: the demo without the command `genlock`."""
+
+import sys
+
+from .command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

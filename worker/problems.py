@@ -1,0 +1,82 @@
+"""Errors as HTTP answers: RFC 9457 `application/problem+json`. Pure but for the log of faults; no web framework is needed.
+
+A GenlockError becomes `urn:genlock:problem:` and its class in kebab case, its own status, its sentence as `detail`, its facts as further
+members, and `Retry-After` where it says when to come again. An error of HTTP itself is `about:blank`, as the RFC has it. Whatever nobody
+expected is 500 with an `id` that the log has too; neither its type nor its text leaves the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from ..coordinator.errors import GenlockError
+
+_log = logging.getLogger("genlock.worker")
+
+MEDIA_TYPE = "application/problem+json"
+#: What types of genlock's own begin with; these names are promises.
+URN = "urn:genlock:problem:"
+#: Members that the RFC has defined: no fact may take their place.
+_DEFINED = ("type", "title", "status", "detail", "instance")
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+#: Headers of an error that an answer keeps; all others describe a body that is not sent.
+_KEPT = ("Allow", "Retry-After", "WWW-Authenticate")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An answer: its status, what its body says, and its headers beside the content type."""
+
+    status: int
+    members: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """The body."""
+        return msgspec.json.encode(self.members, enc_hook=str)
+
+
+def of_error(error: GenlockError, instance: str) -> Problem:
+    """A GenlockError; `instance`: the path of the request."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(error).__name__).lower()
+    return of_kind(words, error.status, str(error), instance, **error.facts)
+
+
+def of_kind(kind: str, status: int, detail: str, instance: str, **facts: Any) -> Problem:
+    """A problem of genlock's own, under its kebab-case name."""
+    headers: dict[str, str] = {}
+    if isinstance(after := facts.pop("retry_after_s", None), int | float):
+        headers["Retry-After"] = str(max(1, math.ceil(after)))
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    more = {name: fact for name, fact in facts.items() if name not in _DEFINED}
+    title = kind.replace("-", " ").capitalize()
+    return Problem(status, _members(URN + kind, title, status, detail, instance) | more, headers)
+
+
+def of_http(status: int, detail: str, instance: str, headers: Mapping[str, str] | None = None) -> Problem:
+    """An error of HTTP itself, such as 404 or 405; of its `headers` those are kept that a client acts on."""
+    title = _PHRASES.get(status, "Error")
+    kept = {name: value for name, value in (headers or {}).items() if name in _KEPT}
+    return Problem(status, _members("about:blank", title, status, detail, instance), kept)
+
+
+def of_fault(error: BaseException, instance: str) -> Problem:
+    """What nobody expected: logged under the id that the answer carries."""
+    name = uuid.uuid4().hex
+    _log.error("error %s while answering %s", name, instance, exc_info=error)
+    detail = f"something failed that should not have; the log of this worker says more under {name}"
+    return of_kind("fault", 500, detail, instance, id=name)
+
+
+def _members(kind: str, title: str, status: int, detail: str, instance: str) -> dict[str, Any]:
+    return {"type": kind, "title": title, "status": status, "detail": detail, "instance": instance}
