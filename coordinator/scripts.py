@@ -1,4 +1,4 @@
-"""The Lua of each call: files of `lua/` put together, and the arguments that all begin with. Reads the package's files only.
+"""The Lua of each call: files of `lua/` put together, and the arguments that all begin with. Reads the package's files only."""
 
 from __future__ import annotations
 
