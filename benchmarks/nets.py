@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,16 @@ def wide_200() -> Wide:
 
 
 def save(net: nn.Module, path: Path, *, seed: int = 0) -> Path:
-    """Random but sensible weights of it as safetensors. Every seed is another content."""
+    """Random but sensible weights of it as safetensors, on the disk already. Every seed is another content."""
     save_file(weights(net, seed), path)
+    flush(path)
     return path
+
+
+def flush(path: Path) -> None:
+    """What is still to be written must not be written while something is measured."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def weights(net: nn.Module, seed: int) -> dict[str, Tensor]:

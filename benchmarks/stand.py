@@ -28,6 +28,8 @@ EVALUATOR, HOOKS = "genlock.worker.app:app", "python:genlock.worker.hooks"
 #: The same for every app: as many threads as connections, and connections are not closed between two requests.
 WORKERS, THREADS = 4, 4
 KEEP_ALIVE_S = 75
+#: Characters of gunicorn's log that an error brings along.
+LOG_CHARS = 2000
 
 
 class Stand:
@@ -83,7 +85,10 @@ class Serving:
             "timeout": 120,
             "worker-tmp-dir": str(folder),
         }
-        flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        flags = [
+            "--no-control-socket",
+            *(word for name, value in options.items() for word in (f"--{name}", str(value))),
+        ]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", *(["-c", hooks] if hooks else []), *flags, app],
             # One thread of OpenMP: more workers than cores, each with as many threads as cores, wait for each other.
@@ -92,6 +97,11 @@ class Serving:
             stdout=self._log,
             stderr=self._log,
         )
+
+    @property
+    def last_words(self) -> str:
+        """The end of gunicorn's log."""
+        return (self._folder / "gunicorn.log").read_text("utf-8", "replace")[-LOG_CHARS:]
 
     @property
     def workers(self) -> list[psutil.Process]:
@@ -117,8 +127,7 @@ class Serving:
                 except OSError:
                     pass
             if self.process.poll() is not None or time.monotonic() > deadline:
-                log = (self._folder / "gunicorn.log").read_text("utf-8", "replace")
-                raise RuntimeError(f"gunicorn does not answer:\n{log[-3000:]}")
+                raise RuntimeError("gunicorn does not answer")
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -149,6 +158,9 @@ def serving(folder: Path, app: str, environment: Mapping[str, str], *, hooks: st
     try:
         made.wait()
         yield made
+    except Exception as error:
+        error.add_note(f"gunicorn's log ends:\n{made.last_words}")
+        raise
     finally:
         made.stop()
 

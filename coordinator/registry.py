@@ -189,7 +189,8 @@ class Registry:
 
         def read() -> list[tuple[str, bytes]]:
             rows = self._client.hscan_iter(self._key("generations"), match="*\0m", count=1000)
-            return [(field.partition(b"\0")[0].decode("utf-8", "replace"), value) for field, value in rows]
+            found = [(field.split(b"\0"), value) for field, value in rows]
+            return [(name.decode("utf-8", "replace"), value) for (name, part, _), value in found if part != b"r"]
 
         return self._guarded(read)
 

@@ -20,7 +20,6 @@ is an object of the membership: views refer to it, and it ends with the membersh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from ..coordinator.calls import (
@@ -43,6 +42,8 @@ from ..coordinator.calls import (
     TaskDone,
 )
 from ..coordinator.clock import usable_s
+from ..coordinator.errors import GenlockError
+from ..coordinator.manifest import decode
 from ..coordinator.observer import Observer
 from .hints import Hints
 from .orders import Answered, Cancel, Clear, Command, Expelled, Flipped, Joined, Load, Rejected, Resubscribe, Shown
@@ -189,8 +190,8 @@ class Agent:
             if slot.job is not None and slot.job.purpose != "fallback" and (slot.job.key, slot.job.purpose) != wanted:
                 self._commands.append(Cancel(slot.job))
                 slot.job = None
-            if slot.job is None and wanted is not None and wanted[0][0] in slot.manifests:
-                self._begin(slot, *wanted, slot.manifests[wanted[0][0]])
+            if slot.job is None and wanted is not None and wanted[0] in slot.manifests:
+                self._begin(slot, *wanted, slot.manifests[wanted[0]])
             elif slot.job is None and self.gone and slot.shown is None and not slot.fallback_tried:
                 slot.fallback_tried = True
                 self._begin(slot, (0, ""), "fallback", "")
@@ -378,15 +379,8 @@ class Agent:
         slot = self.slots.get(call.model)
         if slot is None:
             return
-        if reply.manifest is not None:
-            slot.manifests[call.gen] = reply.manifest
-            if slot.told and slot.told.key[0] == call.gen and slot.told.manifest is None:
-                slot.told = replace(slot.told, manifest=reply.manifest)
-                self._remember(slot)
-            return
-        for key in (slot.told.key if slot.told else None, slot.target):
-            if key is not None and key[0] == call.gen:
-                slot.postpone(key, now)
+        slot.found_manifest(call.gen, _version_in(reply.manifest), reply.manifest or "", now)
+        self._remember(slot)
 
     def _apply(self, reply: Reply, covers: tuple[str, ...] = ()) -> None:
         """The states of a reply, to the models that are held."""
@@ -488,14 +482,13 @@ class Agent:
     def _mend(self, now: float) -> Call | None:
         """Gives back what was told active: while closed (heal), or when an open fleet is behind (reopen). R7."""
         for model, told in self.told.items():
-            if told.manifest is None:
-                continue
-            behind = model in self.slots and self.slots[model].behind
-            facts = (model, *told.key, told.committed, told.heard, told.manifest, told.poison, told.pin, told.poisoned)
-            if not self.is_open and model not in self._healed:
-                return Heal(*facts)
-            if self.is_open and behind:
-                return Reopen(*facts)
+            slot = self.slots.get(model)
+            facts = (model, *told.key, told.committed, told.heard, told.manifest or "")
+            more = (told.poison, told.pin, told.poisoned)
+            if not self.is_open and model not in self._healed and told.manifest is not None:
+                return Heal(*facts, *more)
+            if self.is_open and slot is not None and slot.behind and not slot.is_forgotten:
+                return Reopen(*facts, *more)
         return None
 
     def _question(self, now: float) -> Call | None:
@@ -514,7 +507,7 @@ class Agent:
             if say := self._say(slot, now):
                 return say
             wanted = slot.wanted(now) if slot.job is None else None
-            if wanted is not None and wanted[0][0] not in slot.manifests:
+            if wanted is not None and wanted[0] not in slot.manifests:
                 return ManifestOf(slot.model, wanted[0][0])
         for task, ok in self._tasks.items():
             if ok is not None and task not in self._said:
@@ -574,3 +567,11 @@ class Agent:
         """What is to be done since the last call, in this order."""
         self._given, self._commands = self._commands, []
         return self._given
+
+
+def _version_in(manifest: str | None) -> str | None:
+    """The content that a manifest names; None: there is none, or it cannot be read."""
+    try:
+        return decode(manifest).version if manifest else None
+    except GenlockError:
+        return None

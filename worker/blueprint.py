@@ -45,7 +45,7 @@ def init_app(app: Flask, cache: ModelCache) -> None:
     """Adds the routes and the headers to `app`, which answers from `cache`. Several apps of a process may have one each."""
     app.extensions["genlock"] = cache
     app.register_blueprint(routes)
-    app.register_error_handler(GenlockError, refused)
+    app.register_error_handler(GenlockError, failed)
     app.after_request(_tell)
 
 
@@ -94,17 +94,14 @@ def _tell(response: Response) -> Response:
 # --- errors ------------------------------------------------------------------------------------------------------------
 
 
-def refused(error: GenlockError) -> Response:
-    """The answer to a GenlockError."""
-    return _answer(problems.of_error(error, request.path))
-
-
 def failed(error: Exception) -> Any:
-    """The answer to any other error: of HTTP itself, or one that nobody expected."""
+    """The answer to an error: ours, one of HTTP itself, or one that nobody expected. An error handler of Flask."""
+    if isinstance(error, GenlockError):
+        return _answer(problems.of_error(error, request.path))
     if not isinstance(error, HTTPException):
         return _answer(problems.of_fault(error, request.path))
-    if error.code is None or error.code < 400 or error.response is not None:
-        return error  # a redirect, or an answer that somebody made on purpose
+    if error.code is None or error.response is not None:
+        return error  # an answer that somebody made on purpose
     headers = dict(error.get_headers(request.environ))
     return _answer(problems.of_http(error.code, error.description or "", request.path, headers))
 
@@ -134,7 +131,7 @@ def livez() -> Response:
     runtime = _cache().runtime
     if runtime is not None and not runtime.is_alive:
         why = f"the thread that keeps the models current has ended: {runtime.failure or 'nobody knows why'}"
-        return _answer(problems.of_kind("not-alive", 503, why, request.path))
+        return _answer(problems.of_kind("not-alive", 503, why, request.path, {}))
     return _json({"alive": True})
 
 
@@ -150,7 +147,7 @@ def readyz() -> Response:
     if reasons:
         why = "; ".join(f"{model}: {reason}" for model, reason in reasons.items())
         facts = {"reasons": reasons, "notice": cache.notice, "retry_after_s": 1}
-        return _answer(problems.of_kind("not-ready", 503, why, request.path, **facts))
+        return _answer(problems.of_kind("not-ready", 503, why, request.path, facts))
     return _json({"ready": True, "notice": cache.notice, "models": cache.get_warmed_models()})
 
 
@@ -234,6 +231,6 @@ def _done(result: TaskResult) -> Response:
     what = f"{result.kind} of {result.model or 'all models'}"
     if result.silent:
         why = f"{what}: no answer within {TASK_S:g} s from {', '.join(result.silent)}; they may still do it"
-        return _answer(problems.of_kind("silent-workers", 504, why, request.path, **facts))
+        return _answer(problems.of_kind("silent-workers", 504, why, request.path, facts))
     why = f"{what}: " + "; ".join(f"{worker} failed: {reason}" for worker, reason in result.failed.items())
-    return _answer(problems.of_kind("failed-workers", 502, why, request.path, **facts))
+    return _answer(problems.of_kind("failed-workers", 502, why, request.path, facts))

@@ -25,8 +25,8 @@ _log = logging.getLogger("genlock.worker")
 MEDIA_TYPE = "application/problem+json"
 #: What types of genlock's own begin with; these names are promises.
 URN = "urn:genlock:problem:"
-#: Members that the RFC has defined: no fact may take their place.
-_DEFINED = ("type", "title", "status", "detail", "instance")
+#: Members that the RFC has defined, and what is said in a header: no fact stands under these names.
+_NOT_FACTS = ("type", "title", "status", "detail", "instance", "retry_after_s")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 #: Headers of an error that an answer keeps; all others describe a body that is not sent.
 _KEPT = ("Allow", "Retry-After", "WWW-Authenticate")
@@ -45,20 +45,24 @@ class Problem:
         return msgspec.json.encode(self.members, enc_hook=str)
 
 
+def kind_of(error: type[GenlockError]) -> str:
+    """The name of an error's problems: `NotReady` is `not-ready`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", error.__name__).lower()
+
+
 def of_error(error: GenlockError, instance: str) -> Problem:
     """A GenlockError; `instance`: the path of the request."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(error).__name__).lower()
-    return of_kind(words, error.status, str(error), instance, **error.facts)
+    return of_kind(kind_of(type(error)), error.status, str(error), instance, error.facts)
 
 
-def of_kind(kind: str, status: int, detail: str, instance: str, **facts: Any) -> Problem:
+def of_kind(kind: str, status: int, detail: str, instance: str, facts: Mapping[str, Any]) -> Problem:
     """A problem of genlock's own, under its kebab-case name."""
     headers: dict[str, str] = {}
-    if isinstance(after := facts.pop("retry_after_s", None), int | float):
+    if (after := facts.get("retry_after_s")) is not None:
         headers["Retry-After"] = str(max(1, math.ceil(after)))
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    more = {name: fact for name, fact in facts.items() if name not in _DEFINED}
+    more = {name: fact for name, fact in facts.items() if name not in _NOT_FACTS}
     title = kind.replace("-", " ").capitalize()
     return Problem(status, _members(URN + kind, title, status, detail, instance) | more, headers)
 
@@ -75,7 +79,7 @@ def of_fault(error: BaseException, instance: str) -> Problem:
     name = uuid.uuid4().hex
     _log.error("error %s while answering %s", name, instance, exc_info=error)
     detail = f"something failed that should not have; the log of this worker says more under {name}"
-    return of_kind("fault", 500, detail, instance, id=name)
+    return of_kind("fault", 500, detail, instance, {"id": name})
 
 
 def _members(kind: str, title: str, status: int, detail: str, instance: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from .agent import Agent
 from .hostwork import HostWork
 from .lastgood import LastGood
 from .limits import Limits, Use
+from .listener import Listener
 from .loaders import Loader
 from .loading import Loaded
 from .loadthread import Done, LoadThread, trim
@@ -45,6 +46,7 @@ from .orders import (
     Resubscribe,
     Shown,
 )
+from .phases import Phases
 from .stats import Stats
 from .view import FOREVER, NEVER, View, Views
 
@@ -54,8 +56,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("genlock.worker")
 
-#: Seconds between two looks at whether the subscription shall end; hints wake it at once.
-LISTEN_S = 0.5
 #: Calls in one go before the inbox is looked at again.
 CALLS_IN_A_ROW = 32
 #: Seconds that closing waits for Redis to hear that this worker leaves, and for the threads to end.
@@ -120,15 +120,18 @@ class Runtime:
         self._shown: dict[str, Shown] = {}
         self._questions: dict[int, Question] = {}
         self._tokens = 0
-        self._since: dict[tuple[str, int], dict[str, float]] = {}  # candidate → phase → when it began here
+        self._phases = Phases()
         self._started_at = time.time()
-        self._resubscribe = threading.Event()
         self._closing = threading.Event()
         self._revived_at = float("-inf")
         self._last_tick = clock()
         self.agent.about = self._about()
         self._thread = threading.Thread(target=self._run, name="genlock-runtime", daemon=True)
-        self._listener = threading.Thread(target=self._listen, name="genlock-hints", daemon=True)
+        self._listener = Listener(
+            partial(fleet.new_registry, timeout_s=CLOSE_S),
+            subscribed=lambda: self.post(self.agent.subscribed),
+            hinted=lambda hint: self.post(partial(self._hinted, hint)),
+        )
 
     def _new_registry(self, lease_s: float) -> Registry:
         return self._fleet.new_registry(timeout_s=min(0.5, max(0.1, lease_s / 3)))
@@ -210,10 +213,8 @@ class Runtime:
         self.post(self.agent.leave)
         if self._thread.is_alive():
             self._thread.join(CLOSE_S)
-        self._resubscribe.set()
         self._loads.close(CLOSE_S)
-        if self._listener.is_alive():
-            self._listener.join(CLOSE_S)
+        self._listener.close(CLOSE_S)
         self._registry.close()
 
     # --- the loop ------------------------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ class Runtime:
         now = clock()
         self.stats.redis_called(call.script, now - sent, ok=True)
         if isinstance(call, Say) and call.said == FENCED:
-            self._since.setdefault((call.model, call.gen), {}).setdefault("fencing", sent)
+            self._phases.begins(call.model, call.gen, "fencing", sent)
         self.agent.heard(call, reply, sent, now)
         if self.agent.refused and self.agent.refused not in self.last_error:
             self._refused(reply)
@@ -315,13 +316,13 @@ class Runtime:
                     self._cleared(command)
                 case Resubscribe():
                     self.stats.resubscribed()
-                    self._resubscribe.set()
+                    self._listener.resubscribe()
                 case Flipped():
                     self._flipped(command)
                 case Rejected():
                     why = str(command.detail.get("why", "the fleet did not commit it"))
                     self.stats.rejected(command.model, generation=command.key[0], why=why)
-                    self._since.pop((command.model, command.key[0]), None)
+                    self._phases.forget(command.model, command.key[0])
                 case Joined():
                     self.stats.lease = self.agent.lease
                 case Expelled():
@@ -334,7 +335,7 @@ class Runtime:
     def _begin(self, command: Load) -> None:
         job = command.job
         if job.purpose == "candidate":
-            self._since.setdefault((job.model, job.key[0]), {}).setdefault("preparing", clock())
+            self._phases.begins(job.model, job.key[0], "preparing", clock())
         if job.purpose in ("active", "candidate"):
             try:
                 size = decode(job.manifest).size
@@ -343,8 +344,6 @@ class Runtime:
             except DoesNotFit as error:
                 self._does_not_fit(command, error)
                 return
-            except GenlockError:
-                victims = []  # the loading thread says what is wrong with the manifest
             if victims:
                 self._drop(tuple(victims), "lru_bytes")
         self._loads.begin(job)
@@ -367,13 +366,7 @@ class Runtime:
                 self.stats.dropped(model, "clear")
 
     def _flipped(self, command: Flipped) -> None:
-        began = self._since.get((command.model, command.after[0]), {})
-        self._since = {key: phases for key, phases in self._since.items() if key[0] != command.model}
-        phases = {}
-        if "fencing" in began:
-            phases["fencing"] = clock() - began["fencing"]
-            if "preparing" in began:  # a rollback to what is warm needs none
-                phases["preparing"] = began["fencing"] - began["preparing"]
+        phases = self._phases.flipped(command.model, command.after[0], clock())
         self.stats.flipped(command.model, phases=phases)
         _log.info("model %s: generation %s is active here", command.model, command.after[0])
 
@@ -524,24 +517,6 @@ class Runtime:
         return json.dumps(about)
 
     # --- hints ---------------------------------------------------------------------------------------------------
-
-    def _listen(self) -> None:
-        """Hears hints until the end; a lost or silent subscription is replaced."""
-        registry = self._fleet.new_registry(timeout_s=CLOSE_S)
-        while not self._closing.is_set():
-            self._resubscribe.clear()
-            try:
-                subscription = registry.subscribe()
-            except Unavailable:
-                self._closing.wait(0.2)
-                continue
-            self.post(self.agent.subscribed)
-            with contextlib.suppress(Unavailable), contextlib.closing(subscription):
-                while not (self._resubscribe.is_set() or self._closing.is_set()):
-                    hint = subscription.wait(LISTEN_S)
-                    if hint is not None:
-                        self.post(partial(self._hinted, hint))
-        registry.close()
 
     def _hinted(self, hint: Hint) -> None:
         self.agent.hinted(hint.epoch, hint.revision, hint.model, clock())

@@ -65,7 +65,7 @@ class Slot:
         self.handles: dict[Key, int] = {}  #: what is loaded: its job's id, by which the runtime knows the payload
         self.shown: Key | None = None  #: the content that views show, with or without the right to answer
         self.warm: Key | None = None  #: the generation before, kept as the way back until a candidate begins to load
-        self.manifests: dict[int, str] = {}
+        self.manifests: dict[Key, str] = {}
         self.job: Job | None = None
         self.verdicts: dict[Key, Verdict] = {}
         self.refreshes: tuple[str, ...] = ()  #: tasks that wait for a fresh load of what is active
@@ -104,7 +104,7 @@ class Slot:
         self.behind = told is not None and key != told.key and active.gen <= told.key[0]
         if self.behind:
             return False
-        manifest = told.manifest if told and told.key == key else self.manifests.get(active.gen)
+        manifest = told.manifest if told and told.key == key else self.manifests.get(key)
         self.told = Told(key, active.epoch, epoch, manifest, active.poison, state.pin, state.poison)
         if told and told.key == key:
             return False
@@ -125,7 +125,8 @@ class Slot:
         for other, handle in list(self.handles.items()):
             if other[1] == key[1] and key not in self.handles and self._is_rollback(key):
                 self.handles[key] = handle
-                self.manifests.setdefault(key[0], self.manifests.get(other[0], ""))
+                if other in self.manifests:
+                    self.manifests.setdefault(key, self.manifests[other])
                 self.verdicts[key] = Verdict(key, READY, {"warm": True})
 
     def _is_rollback(self, key: Key) -> bool:
@@ -139,6 +140,18 @@ class Slot:
         if state is None or state.cand is None or state.mine is None or not self.confirmed:
             return None
         return (state.cand.gen, state.cand.version)
+
+    def found_manifest(self, gen: int, version: str | None, manifest: str, now: float) -> None:
+        """The fleet's manifest of a number. It may be of another content than what is wanted here, which then is asked for again."""
+        for key in (self.told.key if self.told else None, self.target):
+            if key is None or key[0] != gen:
+                continue
+            if key[1] != version:
+                self.postpone(key, now)
+                continue
+            self.manifests[key] = manifest
+            if self.told and self.told.key == key and self.told.manifest is None:
+                self.told = replace(self.told, manifest=manifest)
 
     # --- loads ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +202,7 @@ class Slot:
             self.shown = self.shown or key
         else:
             self.verdicts[key] = Verdict(key, READY, detail)
-            self.manifests[key[0]] = job.manifest
+            self.manifests[key] = job.manifest
             if self.told and self.told.key == key:
                 self.told = replace(self.told, manifest=job.manifest)
         self._show_active()
@@ -215,11 +228,9 @@ class Slot:
         needed = {self.shown, active, self.warm, self.target}
         for key in [key for key in self.handles if key not in needed]:
             self._drop(key)
-        for table in (self.verdicts, self._retry_at):
+        for table in (self.verdicts, self.manifests, self._retry_at):
             for key in [key for key in table if key not in needed]:
                 del table[key]
-        numbers = {key[0] for key in needed if key}
-        self.manifests = {gen: text for gen, text in self.manifests.items() if gen in numbers}
 
     def _drop(self, key: Key) -> None:
         self.handles.pop(key, None)
@@ -233,7 +244,7 @@ class Slot:
     def owes(self, member: str) -> Say | None:
         """The answer that the fleet waits for from this worker, derived from the state: sent again until a reply shows it (R10)."""
         state = self.state
-        if state is None or not self.confirmed or self.behind:
+        if state is None or not self.confirmed or (self.behind and not self.is_forgotten):
             return None
         target = self.target
         if target is not None:
@@ -264,6 +275,11 @@ class Slot:
         if proves or (verdict.said == BAD and not poisoned):
             return Say(member, self.model, self.told.key[0], verdict.said, verdict.detail)
         return None
+
+    @property
+    def is_forgotten(self) -> bool:
+        """What was told is lost: nothing is active, and the manifest was never heard. Whatever is committed next is welcome."""
+        return self.behind and self.told is not None and self.told.manifest is None and not (self.state and self.state.active)
 
     # --- what requests get ---------------------------------------------------------------------------------------
 

@@ -100,10 +100,10 @@ def write(evaluation: Evaluation) -> bytes:
 
 def plain(value: Any) -> Any:
     """Tensors and arrays as nested lists, in dicts, lists, tuples and dataclasses. Raises TypeError for anything else."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     if hasattr(value, "tolist"):
         return value.tolist()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes):

@@ -1,7 +1,7 @@
 -- Putting back what a worker was told is active (R7); shared by heal and reopen, prepended to both.
 --
 -- ARGV      9 model   10 generation   11 version   12 epoch of its commit   13 epoch in which the worker last heard it active
---           14 manifest   15 its poison key   16 JSON of the pin, or empty   17 JSON of the poisoned versions, or empty
+--           14 manifest, or empty: never heard, so the content cannot be put back   15 its poison key   16 JSON of the pin, or empty   17 JSON of the poisoned versions, or empty
 
 local told = {
   name = ARGV[9], gen = tonumber(ARGV[10]), version = ARGV[11], epoch = tonumber(ARGV[12]), heard = tonumber(ARGV[13]),
@@ -36,16 +36,17 @@ local function heal()
   local active = record.active
   local gen = active and tonumber(active.gen) or 0
   local healed = nil
-  if gen < told.gen and (not active or tonumber(active.epoch) <= told.heard) then
+  local known = told.manifest ~= ''
+  if known and gen < told.gen and (not active or tonumber(active.epoch) <= told.heard) then
     restore(record)
     healed = 'restored'
   elseif active and gen <= told.gen and not same_content(active) then
     raise_number(record)
     healed = 'raised'
-  elseif active and same_content(active) then
+  elseif known and active and same_content(active) then
     write('HSETNX', generations_key, manifest_field(told.name, active.gen), told.manifest)
   end
-  local above = math.max(tonumber(record.active.gen), told.gen) + 1
+  local above = math.max(record.active and tonumber(record.active.gen) or 0, told.gen) + 1
   if tonumber(record.next) < above then record.next = whole(above) end
   touch(told.name)
   if healed then

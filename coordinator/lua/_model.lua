@@ -171,8 +171,9 @@ local function remember_deadline(at, length)
 end
 
 local function arm(c, length)
-  c.deadline, c.length = whole(now_ms() + length), whole(length)
-  remember_deadline(now_ms() + length, length)
+  local at = now_ms() + length
+  c.deadline, c.length = whole(at), whole(length)
+  remember_deadline(at, length)
 end
 
 -- Whether a deadline has passed; one further away than its own length (the server's clock went back) begins again.
@@ -500,6 +501,15 @@ local function end_task(tid)
   task.ended = whole(now_ms())
   set('tasks', fleet.tasks)
   log('task', task.model, {task = tid, kind = task.kind, done = task.done, failed = task.failed, silent = task.awaited})
+end
+
+-- What a task found is not kept any longer.
+local function forget_task(tid)
+  local answers = {}
+  for _, row in ipairs(entries_of('#', tid)) do answers[#answers + 1] = field_of('#', tid, row[1]) end
+  write_many('HDEL', waiting_key, answers, 1)
+  fleet.tasks[tid] = nil
+  set('tasks', fleet.tasks)
 end
 
 local function task_answered(tid, id, state, detail)

@@ -11,6 +11,7 @@ local record = model(told.name)
 local active = record and record.active
 local behind = not active or tonumber(active.gen) < told.gen
   or (tonumber(active.gen) == told.gen and active.version ~= told.version)
+if told.manifest == '' and not active then behind = false end
 if behind and fleet.open then
   start_epoch()
   flush()

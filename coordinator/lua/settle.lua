@@ -17,10 +17,7 @@ end
 local function settle_task(tid, task)
   local late = expired(task)
   if task.ended and now_ms() - tonumber(task.ended) > KEPT_TASKS_MS then
-    local gone_fields = {}
-    for _, row in ipairs(entries_of('#', tid)) do gone_fields[#gone_fields + 1] = field_of('#', tid, row[1]) end
-    write_many('HDEL', waiting_key, gone_fields, 1)
-    fleet.tasks[tid] = nil
+    forget_task(tid)
   elseif late and not task.ended then
     end_task(tid)
   end

@@ -3,7 +3,7 @@
 -- ARGV      9 start | answer
 --           start:  10 request id   11 clear | refresh   12 model, or empty: all   13 time, ms   14 by
 --           answer: 10 member id    11 task   12 done | failed   13 JSON: worker, why
--- Verdicts  ok: task, awaited     busy: too many tasks     closed
+-- Verdicts  ok: task, awaited     busy: 16 tasks are running     closed
 -- Keeps     the same request again is the same task; only who was a member (refresh: a holder) at the start is waited for
 
 local early = guard()
@@ -19,13 +19,17 @@ if action == 'answer' then
 end
 
 local request, kind, name, length, by = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13]), ARGV[14]
-local running = 0
+local known, oldest = 0, nil -- the oldest that has ended, by its number
 for tid, task in pairs(fleet.tasks) do
   if task.request == request then return reply('ok', {task = tid, awaited = task.asked}) end
-  if not task.ended then running = running + 1 end
+  known = known + 1
+  if task.ended and (not oldest or tonumber(tid) < tonumber(oldest)) then oldest = tid end
 end
 if not fleet.open then return reply('closed') end
-if running >= MOST_TASKS then return reply('busy') end
+if known >= MOST_TASKS then
+  if not oldest then return reply('busy') end
+  forget_task(oldest)
+end
 
 local tid = whole(revise(name))
 local ids = name ~= '' and holders_of(name) or {}

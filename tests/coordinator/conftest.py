@@ -290,6 +290,12 @@ class Bench:
     def answer(self, request: str, model: str = "digits") -> Answer | None:
         return self.ask(Read(model, request)).answer
 
+    def ends(self, request: str) -> tuple[str, str, int | None]:
+        """What has become of a request: verdict, state, generation."""
+        answer = self.answer(request)
+        assert answer
+        return answer.verdict, answer.state, answer.generation
+
     # time, loss, and what is heard
 
     def run_out(self, model: str = "digits") -> Reply:

@@ -5,7 +5,23 @@ import time
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import FENCED, READY, Evict, Heartbeat, Pin, StartTask, hint_of
+from genlock.coordinator.calls import (
+    BAD,
+    FENCED,
+    READY,
+    Abort,
+    Evict,
+    Heal,
+    Heartbeat,
+    Leave,
+    Open,
+    Pin,
+    Rollback,
+    StartTask,
+    TaskDone,
+    Unpin,
+    hint_of,
+)
 from genlock.coordinator.errors import RedisUnreachable
 from genlock.coordinator.records import Hint, Snapshot
 
@@ -57,6 +73,22 @@ def test_generations_are_read_together(bench: Any) -> None:
     assert bench.registry.generations("digits", []) == {}
 
 
+def test_every_manifest_that_is_stored(bench: Any) -> None:
+    """Of all generations of all models, and of what waits: what the store keeps files for. An answer to a request "m" is none."""
+    bench.flip("v1", request="m")
+    bench.flip("v2")
+    bench.flip("v1", model="other")
+    bench.holders(1)
+    bench.propose("v3")
+    bench.propose("v4")
+    assert sorted(bench.registry.manifests()) == [
+        *(("digits", b'{"of":"v%d"}' % n) for n in (1, 2, 3, 4)),
+        ("other", b'{"of":"v1"}'),
+    ]
+    bench.client.execute_command("FLUSHALL")
+    assert bench.registry.manifests() == []
+
+
 def test_the_log_says_who_and_why(bench: Any) -> None:
     """Oldest first; the newest ones, or those behind one that was read; times are of the server's clock."""
     bench.flip("v1", by="trainer 7")
@@ -68,6 +100,44 @@ def test_the_log_says_who_and_why(bench: Any) -> None:
     assert bench.registry.log(after=events[-1].id) == []
     assert bench.registry.log(after=events[-2].id) == [committed]
     assert bench.registry.log()[-2:] == events
+
+
+def test_every_change_is_in_the_log(bench: Any) -> None:
+    """Whatever somebody may ask about later: "who did that, when, and why?" """
+    bench.flip("v0")
+    first, second, third = bench.holders(3)
+    bench.flip("v1", first, second, third)
+    bench.propose("v2", by="a")
+    bench.propose("v3", by="b")
+    bench.propose("v4", by="c")
+    bench.ask(Abort("digits", "a", 3, "op", "wrong"))
+    bench.say(first, 4, BAD, worker="h:1", step="check", why="NaN")
+    bench.ask(Rollback("digits", "r", 2, "op", "slow"))
+    bench.ask(Unpin("digits", "u", 2, "op"))
+    bench.ask(Pin("digits", "p", 2, "op"))
+    bench.say(first, 2, BAD, worker="h:1", why="NaN")
+    task = bench.ask(StartTask("t", "clear", "", 60_000, "op")).task
+    for member in (first, second, third):
+        bench.ask(TaskDone(member, task, True))
+    bench.ask(Leave(second, died=True))
+    bench.ask(Evict(third, bench.field("members", third).decode(), "h:1"))
+    bench.lose()
+    bench.ask(Heal("digits", 9, "v9", 1, 10**12, "{}", "v9:"))
+    bench.ask(Open("h:1"))
+    events = bench.registry.log(newest=1000)
+    assert [event.what for event in events] == [
+        *("epoch", "candidate", "committed", "joined", "joined", "joined", "candidate", "fencing", "committed"),
+        *("candidate", "next", "superseded", "next", "aborted", "candidate", "rejected", "candidate", "unpinned"),
+        *("aborted", "pinned", "alarm", "task-started", "task", "left", "evicted", "epoch", "healed", "open"),
+    ]
+    said = {event.what: event for event in events}
+    assert said["superseded"].facts["by"] == "b" and said["superseded"].facts["why"] == "by c"
+    assert said["rejected"].facts["why"] == "NaN" and said["rejected"].facts["worker"] == "h:1"
+    assert said["alarm"].facts["generation"] == "2" and said["pinned"].facts["by"] == "op"
+    assert said["left"].facts == {"member": second, "died": 1}
+    assert said["healed"].facts == {"how": "restored", "generation": "9", "version": "v9"}
+    assert said["open"].facts["by"] == "h:1" and said["epoch"].facts["lost"] == "part"
+    assert [event.model for event in events if event.model not in ("", "digits")] == []
 
 
 # --- the hint --------------------------------------------------------------------------------------------------------

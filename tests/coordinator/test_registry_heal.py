@@ -1,6 +1,6 @@
 """Healing forward (R7): what workers were told is active comes back after a loss; no older content goes over newer, no number back."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -202,6 +202,28 @@ def test_r7_the_ways_back_of_before_are_kept(bench: Any) -> None:
     bench.ask(told(5, "v5", heard=10**12))
     bench.ask(Open())
     assert bench.ask(Rollback("digits", "r", 5, "me")).target == 1
+
+
+def test_r7_a_worker_without_the_manifest_gives_back_the_number(lost: Any) -> None:
+    """It was told what is active, and had not heard its manifest yet: nobody could load it; but no number goes back."""
+    nothing = replace(told(7, "v7"), manifest="")
+    assert lost.ask(nothing).states["digits"].active is None
+    assert lost.record()["next"] == "8"
+    lost.ask(Open())
+    before = lost.epoch
+    assert lost.send(again(nothing), before).verdict == "ok", "there is nothing to go behind: no new epoch"
+    assert lost.flip("v8") == 8
+
+
+def test_r7_what_stays_is_raised_above_a_worker_without_the_manifest(bench: Any) -> None:
+    """The fleet has something, if older: that is all that can be loaded, and it goes above what the worker was told."""
+    bench.flip("v1")
+    bench.lose()
+    state = bench.ask(replace(told(7, "v7", heard=10**12), manifest="")).states["digits"]
+    assert (state.active.gen, state.active.version) == (8, "v1")
+    bench.raw("HDEL", "generations", "digits\x008\0m")
+    bench.ask(replace(told(8, "v1", heard=10**12), manifest=""))
+    assert bench.ask(ManifestOf("digits", 8)).manifest is None, "an empty one is none"
 
 
 def test_r7_numbers_near_2_53_heal(lost: Any) -> None:

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import pytest
 from genlock.coordinator.calls import (
     FENCED,
     READY,
@@ -13,7 +12,6 @@ from genlock.coordinator.calls import (
     Hold,
     Join,
     Leave,
-    Lock,
     Read,
     Say,
     StartTask,
@@ -346,52 +344,3 @@ def test_r8_a_reply_says_that_a_deadline_has_passed(bench: Any) -> None:
     assert bench.ask(Heartbeat(member, 1)).due and bench.ask(Read("digits")).due
     bench.run_out()
     assert not bench.ask(Heartbeat(member, 1)).due
-
-
-# --- the publish lock ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def held(bench: Any) -> Any:
-    """A fleet in which somebody holds the lock of digits."""
-    assert bench.ask(Lock("digits", "take", "mine", '{"who":"me"}', 60_000)).verdict == "ok"
-    return bench
-
-
-def test_one_trainer_at_a_time(held: Any) -> None:
-    """The second hears who has it; another model's lock is another lock."""
-    for action in ("take", "extend", "free"):
-        reply = held.ask(Lock("digits", action, "yours", '{"who":"you"}', 60_000))
-        assert (reply.verdict, reply.holder) == ("held", '{"who":"me"}')
-    assert held.ask(Lock("other", "take", "yours", "{}", 60_000)).verdict == "ok"
-
-
-def test_r10_a_lock_taken_twice_is_held_since_the_first_time(held: Any) -> None:
-    assert held.ask(Lock("digits", "take", "mine", '{"since":"later"}', 60_000)).verdict == "ok"
-    assert held.ask(Lock("digits", "extend", "mine", '{"since":"later"}', 60_000)).verdict == "ok"
-    assert held.ask(Lock("digits", "take", "yours", "", 60_000)).holder == '{"who":"me"}'
-
-
-def test_a_lock_is_given_back(held: Any) -> None:
-    assert held.ask(Lock("digits", "free", "mine", "", 60_000)).verdict == "ok"
-    assert held.ask(Lock("digits", "free", "mine", "", 60_000)).verdict == "ok"
-    assert held.ask(Lock("digits", "extend", "mine", "", 60_000)).verdict == "lost"
-    assert held.ask(Lock("digits", "take", "yours", "{}", 60_000)).verdict == "ok"
-
-
-def test_r8_a_lock_ends_by_itself(held: Any) -> None:
-    """A trainer died: after the milliseconds that it asked for, the next one has its turn."""
-    held.ask(Lock("digits", "extend", "mine", "", 1))
-    if held.kind == "inprocess":
-        held.client.server.now_s += 0.002
-    held.until(lambda: held.ask(Lock("digits", "take", "yours", "{}", 60_000)).verdict == "ok")
-
-
-def test_a_lock_of_a_wrong_type_is_nobodys(held: Any) -> None:
-    """Somebody wrote over it: whoever takes it next has it, and nobody is stuck."""
-    key = "genlock:{t}:lock:digits"
-    held.raw("DEL", key)
-    held.raw("HSET", key, "a", "b")
-    assert held.ask(held.proposal("v1", token="mine")).verdict == "lock"
-    assert held.ask(Lock("digits", "take", "mine", "{}", 60_000)).verdict == "ok"
-    assert held.ask(held.proposal("v1", token="mine")).verdict == "ok"

@@ -49,6 +49,9 @@ def test_r10_a_task_started_twice_is_one(bench: Any) -> None:
     first = start(bench)
     again = start(bench)
     assert (again.task, again.awaited, again.revision) == (first.task, 1, first.revision)
+    bench.ask(TaskDone("1", first.task, True))
+    again = start(bench)
+    assert (again.task, again.awaited) == (first.task, 1), "as many as were asked, also when it is over"
     assert start(bench, "another").task != first.task
 
 
@@ -95,7 +98,8 @@ def test_r8_a_task_has_a_deadline(bench: Any) -> None:
     bench.ask(Settle())
     event = bench.registry.log(newest=1)[0]
     assert (event.what, event.facts["done"], event.facts["silent"]) == ("task", 1, 1)
-    assert bench.ask(Ask(first, ())).tasks == {task: Task("clear")}, "what it found stays for who asked"
+    assert bench.ask(Ask(first, ())).tasks == {}, "nobody begins it any more"
+    assert bench.registry.task_answers(task)[first] == ("done", {}), "what it found stays for who asked"
     assert not bench.ask(Heartbeat(first, 1)).due
 
 
@@ -114,11 +118,14 @@ def test_r8_what_a_task_found_goes_after_a_minute(bench: Any) -> None:
 
 
 def test_a_fleet_runs_so_many_tasks_at_a_time(bench: Any) -> None:
-    bench.holders(1)
-    for n in range(16):
-        assert start(bench, f"t{n}").verdict == "ok"
+    """16; those that are over do not count, and one that runs can be asked for."""
+    (member,) = bench.holders(1)
+    tasks = [start(bench, f"t{n}") for n in range(16)]
+    assert {task.verdict for task in tasks} == {"ok"}
     assert start(bench, "one more").verdict == "busy"
-    assert start(bench, "t3").verdict == "ok"
+    assert start(bench, "t3").task == tasks[3].task
+    bench.ask(TaskDone(member, tasks[5].task, True))
+    assert start(bench, "one more").verdict == "ok"
 
 
 def test_r6_tasks_end_with_their_epoch(bench: Any) -> None:

@@ -126,7 +126,7 @@ def test_each_script_runs_on_all_servers(script: str) -> None:
     assert not source.startswith("#!")
     commands = set(re.findall(r"(?:redis\.p?call|write|note|write_many)\('([A-Z]+)'", source))
     assert commands <= {
-        *("TIME", "TYPE", "DEL", "GET", "SET", "XADD", "PUBLISH"),
+        *("TIME", "TYPE", "DEL", "GET", "SET", "PTTL", "PEXPIRE", "XADD", "PUBLISH"),
         *("HGET", "HMGET", "HGETALL", "HKEYS", "HLEN", "HSET", "HSETNX", "HDEL", "HRANDFIELD"),
     }
     assert "cmsgpack" not in source and "redis.sha1hex" not in source and "genlock:" not in source

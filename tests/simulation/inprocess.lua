@@ -25,7 +25,7 @@ local function text(x)
 end
 
 local function lookup(name, kind)
-  local value = keys[name]
+  local value = keys[text(name)]
   if value and value.dies and now_us >= value.dies then
     keys[name] = nil
     return nil

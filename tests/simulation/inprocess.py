@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -137,8 +138,8 @@ class Client:
         return self.server.command("HMGET", name, *fields)  # type: ignore[no-any-return]
 
     def hscan_iter(self, name: str, match: str, count: int) -> Iterator[tuple[bytes, bytes]]:
-        prefix = match.removesuffix("*").encode()
-        return ((field, value) for field, value in self.hgetall(name).items() if field.startswith(prefix))
+        rows = self.hgetall(name).items()
+        return ((field, value) for field, value in rows if fnmatchcase(field.decode("latin-1"), match))
 
     def xrange(self, name: str, min: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         rows = [(row[0], dict(zip(row[1][::2], row[1][1::2], strict=True))) for row in self._rows(name)]

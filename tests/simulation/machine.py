@@ -87,7 +87,7 @@ class Machine(Server):
     def execute(self, call: Call, caller: Caller, epoch: Epoch) -> Reply:
         """As a server does, once; the state before it may be what a crash goes back to."""
         self.executed += 1
-        if self._chance.random() < 0.1:
+        if self._chance.random() < (0.5 if call.script in ("answer", "propose") else 0.1):
             self._kept.append(self.snapshot())
         return super().execute(call, caller, epoch)
 

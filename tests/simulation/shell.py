@@ -6,11 +6,11 @@ anything, and sends one call at a time; what happens meanwhile waits in its inbo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genlock.coordinator.calls import READY, Call, Reply, Say
+from genlock.coordinator.manifest import decode
 from genlock.worker.agent import Agent
 from genlock.worker.orders import Answered, Cancel, Load, Resubscribe, Shown
 from genlock.worker.slot import Job
@@ -221,7 +221,7 @@ class Shell:
         if job.purpose == "fallback":
             key = self.world.last_good.get(job.model, (0, ""))
             said = "" if key[0] else "failed"
-        elif json.loads(job.manifest)["version"] != key[1]:
+        elif decode(job.manifest).version != key[1]:
             said = "failed"
         said = said or self.world.judge_load(self, job.model, key)
         self.world.say(lambda: f"{self.name} has loaded {job.model} {key}: {said or 'ok'}")
@@ -254,7 +254,9 @@ class Shell:
         """The map, then after a while the clock."""
         request = Request(models, self.world.truth.now(), self.world.now)
         views = self.views
-        self.later(self.world.hiccup(), lambda: self._judge(request, views))
+        is_slow = self.world.rng.random() < 0.15
+        gap_s = self.world.long_latency() if is_slow else self.world.hiccup()
+        self.later(gap_s, lambda: self._judge(request, views))
 
     def _judge(self, request: Request, views: Mapping[str, Shown]) -> None:
         found, now = [views.get(model) for model in request.models], self.clock()

@@ -5,7 +5,6 @@ What is done is a generator: it yields a Call (and gets the reply, or None when 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from genlock.coordinator.calls import (
     State,
     Unpin,
 )
+from genlock.coordinator.manifest import Artifact, Manifest
 from genlock.coordinator.wait import AGAIN, Wait
 from network import Connection
 from violation import Violation
@@ -169,7 +169,7 @@ class Trainer:
     # --- what they do ------------------------------------------------------------------------------------------------------
 
     def publish(
-        self, version: str, *, agreement: float, prepare_s: float, now: bool = False, force: bool = False
+        self, content: int, *, agreement: float, prepare_s: float, now: bool = False, force: bool = False
     ) -> Doing:
         token, until = f"{self.name}-token", self.clock() + prepare_s
         while True:
@@ -180,8 +180,9 @@ class Trainer:
                 return self._say("locked out")
             yield self.world.lease_s / 4
         yield self.world.lease_s * self.world.rng.random()
-        manifest = json.dumps({"version": version}).encode()
-        facts = (self.request, token, version, f"{version}:g", manifest, agreement, round(prepare_s * 1000), self.name)
+        made = Manifest.of(self.model, [Artifact("model", 1, f"{content:064x}")], created_at=self.world.now)
+        names = (self.request, token, made.version, made.poison, made.encode())
+        facts = (*names, agreement, round(prepare_s * 1000), self.name)
         change = Propose(self.model, *facts, now, force)
         return (yield from self.follow(change, prepare_s=prepare_s, token=token))
 

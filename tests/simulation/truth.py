@@ -82,7 +82,7 @@ class Truth:
         self._order[model, key] = len(self._order) + 1
         if self._holders.get((model, key[0])) and (model, key[0]) not in self._ready:
             raise Violation(f"I4 {model} {key} was committed with nobody ready")
-        if f"{key[1]}:g" in (self.look.models[model].get("poison") or {}):
+        if f"{key[1]}:" in (self.look.models[model].get("poison") or {}):
             raise Violation(f"I8 {model} {key} is poisoned, and was committed")
 
     def _check_heal(self, model: str, before: Key | None, after: Key | None) -> None:

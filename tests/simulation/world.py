@@ -21,7 +21,7 @@ from genlock.coordinator.scripts import Caller
 from machine import FLEET, FLEET_ID, Machine
 from network import Network
 from shell import Shell
-from trainer import Trainer
+from trainer import Doing, Trainer
 from truth import Truth
 from violation import Violation
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: All that a seed may allow; each seed takes some of it, so that no fault is always hidden behind another.
 FAULTS = (
     *("loss", "doubled", "late", "deaf", "pause", "death", "birth", "leave", "drop", "slow", "bad", "failed"),
-    *("restart", "rewind", "flush", "spoil", "down", "clock", "operator", "task", "share", "murder"),
+    *("restart", "rewind", "flush", "spoil", "down", "clock", "operator", "task", "share", "murder", "relapse"),
 )
 #: Leases of chaos; leases in which the fleet must come out of it, besides the time that candidates may take.
 CHAOS, PATIENCE = 12.0, 12.0
@@ -49,11 +49,13 @@ class Temper:
     workers: int
     models: tuple[str, ...]
     stale_allowed: bool
+    force: float  #: how often its faults strike, against the usual
     drift: float  #: how far the rate of a clock may be from 1; 0.1 is what the margins are made for
 
     @classmethod
     def of(cls, rng: random.Random) -> Temper:
-        faults = frozenset(fault for fault in FAULTS if rng.random() < rng.choice((0.15, 0.6)))
+        share = rng.choice((0.15, 0.3, 0.6))
+        faults = frozenset(fault for fault in FAULTS if rng.random() < share)
         lease_s = rng.choice((0.5, 0.5, 0.5, 1.0, 1.0, 3.0))
         return cls(
             faults,
@@ -62,6 +64,7 @@ class Temper:
             rng.randint(3, 6),
             ("a", "b") if rng.random() < 0.6 else ("a",),
             rng.random() < 0.8,
+            rng.choice((1.0, 1.0, 3.0)),
             rng.choice((0.0, 0.1)),
         )
 
@@ -85,7 +88,8 @@ class World:
         self.shells: list[Shell] = []
         self.trainers: list[Trainer] = []
         self.last_good: dict[str, Key] = {}
-        self._versions = 0
+        self._contents = 0
+        self._commits_seen = 0
         self._bad: dict[tuple[str, str], bool] = {}  # (version, worker or "") → it is bad (there)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
@@ -169,6 +173,10 @@ class World:
                     self.at(self.latency(), lambda s=shell, e=epoch, r=revision, m=model: s.hint(int(e), int(r), m))
         for shell in self.shells:
             self.truth.check(shell)
+        if self.truth.commits > self._commits_seen:
+            self._commits_seen = self.truth.commits
+            if "relapse" in self.temper.faults and not self.is_calm and self.rng.random() < 0.15:
+                self.at(3 * self.latency(), self._relapse)
 
     def judge_load(self, shell: Shell, model: str, key: Key) -> str:
         """What a load comes to: nothing, `bad` or `failed`."""
@@ -221,8 +229,9 @@ class World:
             "task": (self._task, 0.3),
             "murder": (self._murder, 0.2),
         }
-        options = usual + [unusual[fault] for fault in unusual if fault in self.temper.faults]
-        self.rng.choices([action for action, _ in options], [weight for _, weight in options])[0]()
+        force = self.temper.force
+        found = [(do, weight * force) for fault, (do, weight) in unusual.items() if fault in self.temper.faults]
+        self.rng.choices([do for do, _ in usual + found], [weight for _, weight in usual + found])[0]()
 
     def _alive(self) -> list[Shell]:
         return [shell for shell in self.shells if shell.is_alive]
@@ -240,12 +249,12 @@ class World:
             models = self.temper.models if self.rng.random() < 0.3 else (self._a_model(),)
             shell.deliver(lambda: shell.request(models))
 
-    def _a_version(self) -> str:
-        """Mostly a new content; sometimes the bytes of an earlier one."""
-        if self._versions and self.rng.random() < 0.25:
-            return f"v{self.rng.randint(max(1, self._versions - 3), self._versions)}"
-        self._versions += 1
-        return f"v{self._versions}"
+    def _a_content(self) -> int:
+        """Mostly a new one; sometimes the bytes of an earlier one."""
+        if self._contents and self.rng.random() < 0.25:
+            return self.rng.randint(max(1, self._contents - 3), self._contents)
+        self._contents += 1
+        return self._contents
 
     def _a_trainer(self, model: str) -> Trainer:
         trainer = Trainer(self, f"t{len(self.trainers) + 1}", model)
@@ -262,8 +271,8 @@ class World:
         if sum(not trainer.is_done for trainer in self.trainers) >= 4:
             return
         terms = {"agreement": self._agreement(), "prepare_s": self._prepare_s()}
-        now, force, version = self.rng.random() < 0.15, self.rng.random() < 0.15, self._a_version()
-        self._a_trainer(self._a_model()).start(lambda t: t.publish(version, now=now, force=force, **terms))
+        now, force, content = self.rng.random() < 0.15, self.rng.random() < 0.15, self._a_content()
+        self._a_trainer(self._a_model()).start(lambda t: t.publish(content, now=now, force=force, **terms))
 
     def _operate(self) -> None:
         trainer = self._a_trainer(self._a_model())
@@ -324,6 +333,14 @@ class World:
         for shell in self.shells:
             if shell.subscribed_to is not None and not shell.is_deaf:
                 shell.later(self.latency(), shell.resubscribe)
+
+    def _relapse(self) -> None:
+        """The server forgets what was committed just now; of the workers that have heard of it, most are not there to tell."""
+        self._restart(losing=True)
+        for shell in self._alive():
+            if any(self.truth.active.get(model) == key for model, key in shell.told.items()) and self.rng.random() < 0.7:
+                self.say(lambda s=shell: f"{s.name} is paused")
+                shell.pause(self.lease_s * self.rng.uniform(1, 5))
 
     def _flush(self) -> None:
         self.say(lambda: "the server is flushed")
@@ -403,16 +420,20 @@ class World:
         return ""
 
     def _publish_last(self, model: str) -> None:
-        """A proposal in the calm, which must be committed: unpinned first."""
+        """A proposal in the calm, which must be committed: unpinned first; again, if members that had died before stopped it (R13)."""
 
-        def doing(trainer: Trainer):  # type: ignore[no-untyped-def]
+        def doing(trainer: Trainer) -> Doing:
+            request = trainer.request
             yield from trainer.decide(Unpin)
-            trainer.request += "-publish"
-            yield from trainer.publish(f"v{self._versions}", agreement=1.0, prepare_s=8 * self.lease_s)
-            if trainer.outcome != "committed":
-                raise Violation(f"the last proposal for {model} was {trainer.outcome}")
+            for attempt in range(3):
+                trainer.request = f"{request}-{attempt}"
+                yield from trainer.publish(content, agreement=1.0, prepare_s=8 * self.lease_s)
+                if trainer.outcome == "committed":
+                    return
+            raise Violation(f"the last proposal for {model} was {trainer.outcome}")
 
-        self._versions += 1
+        self._contents += 1
+        content = self._contents
         self._a_trainer(model).start(doing)
 
 

@@ -7,7 +7,7 @@ are published.
 
 ::
 
-    command  the command line                       run      the director: starts everybody, listens, ends everybody
+    program  the command line                       run      the director: starts everybody, listens, ends everybody
     home     folder, fleet and Redis of its own     child    a process that is watched, and ended
     digits   the net, and its data                  trainer  the training job
     service  gunicorn                               clients  keep-alive connections
@@ -19,7 +19,7 @@ are published.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .command import command
+    from .program import command
 
 __all__ = ["command"]
 
@@ -28,6 +28,6 @@ def __getattr__(name: str) -> Any:
     # Workers import this package for the net alone; they need no command line.
     if name != "command":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .command import command
+    from .program import command
 
     return command

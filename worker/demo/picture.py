@@ -103,11 +103,11 @@ def _generations(board: Board, published: Sequence[Published], *, rows: int = 0)
     """A row for each; empty ones up to `rows`."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold dim")
     table.add_column("GEN", justify="right")
-    table.add_column("ACCURACY THAT CLIENTS SEE", no_wrap=True)
+    table.add_column("ACCURACY THAT CLIENTS SEE", no_wrap=True, min_width=BAR + 7)
     table.add_column("ANSWERS", justify="right")
     for phase in PHASES:
         table.add_column(phase.upper(), justify="right")
-    table.add_column("")
+    table.add_column("", min_width=2)
     for one in published:
         table.add_row(*_generation(board, one))
     for _ in range(rows - len(published)):
@@ -128,7 +128,7 @@ def _generation(board: Board, published: Published) -> list[RenderableType]:
 
 def _bar(seen: Accuracy, colour: str) -> Text:
     filled = round(seen.share * BAR)
-    bar = Text("━" * filled, style=colour).append("━" * (BAR - filled), style="bright_black")
+    bar = Text("━" * filled, style=colour).append("─" * (BAR - filled), style="bright_black")
     return bar.append(f" {seen.share:6.1%}" if seen.answers else "       -", style="default")
 
 

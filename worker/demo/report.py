@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ...coordinator.commands.words import counted, size
+from ...coordinator.commands.words import counted, size, took
 from .board import Board
 from .history import (
     Accuracy,
@@ -213,7 +213,7 @@ class Report:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms"
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else took(seconds)
 
 
 def _against(found: Sequence[object], what: str) -> Iterable[str]:

@@ -27,7 +27,7 @@ from .news import HELD_OUT_FILE, MODEL, News, Published, Publishing, Trained, Tr
 WEIGHTS = "model.safetensors"
 #: Digits whose scores every worker has to reproduce before it says that it is ready.
 GOLDEN = 4
-#: Added to the priority of this process: training belongs on a machine of its own, and must not take requests' time on this one.
+#: What this process is niced to while clients send requests: training belongs on a machine of its own, and must not take their time here.
 NICENESS = 10
 #: Seconds that a flip may take to be prepared; it takes tens of milliseconds.
 TIMEOUT_S = 20.0
@@ -139,14 +139,15 @@ def _wait_until(moment: float, source: int) -> bool:
     return left <= 0 or not select.select([source], [], [], left)[0]
 
 
-def run(trainer: Trainer, source: int) -> None:
-    """The first generation at once, then the trial."""
+def run(trainer: Trainer, source: int, give_way: Callable[[], object]) -> None:
+    """The first generation at once, then the trial; `give_way` is called between them."""
     trainer.write_held_out()
     trainer.train()
     trainer.publish()
     trial = _read_trial(source)
     if trial is None:
         return
+    give_way()
     for moment, is_broken in moments(trial):
         if not is_broken:
             trainer.train()
@@ -157,7 +158,6 @@ def run(trainer: Trainer, source: int) -> None:
 
 def main() -> None:
     """`python -m genlock.worker.demo.trainer FOLDER`"""
-    os.nice(NICENESS)
     torch.set_num_threads(1)
     output = sys.stdout.buffer
 
@@ -167,7 +167,7 @@ def main() -> None:
 
     fleet = Fleet.from_env()
     try:
-        run(Trainer(fleet, Path(sys.argv[1]), tell), sys.stdin.fileno())
+        run(Trainer(fleet, Path(sys.argv[1]), tell), sys.stdin.fileno(), lambda: os.nice(NICENESS))
     finally:
         fleet.close()
 

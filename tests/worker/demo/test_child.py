@@ -3,9 +3,9 @@
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,13 +15,6 @@ from genlock.worker.demo.child import Child, DemoFailed
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until, what
-        time.sleep(0.01)
 
 
 def start(code: str, tmp_path: Path, heard: list[bytes] | None = None, *, may_end: bool = False) -> Child:
@@ -66,9 +59,9 @@ def test_one_that_should_go_on_may_not_even_end_well(tmp_path: Path) -> None:
             child.check()
 
 
-def test_telling_one_that_has_ended_is_harmless(tmp_path: Path) -> None:
+def test_telling_one_that_has_ended_is_harmless(tmp_path: Path, wait_for: Callable[..., Any]) -> None:
     with start("pass", tmp_path, may_end=True) as child:
-        eventually(lambda: child.has_ended, "it ends")
+        wait_for(lambda: child.has_ended, description="it ends")
         child.tell(b"hello\n")
         child.finish()
 
@@ -79,25 +72,29 @@ def test_a_terminals_ctrl_c_does_not_reach_it(tmp_path: Path) -> None:
         assert os.getpgid(child.pid) == child.pid != os.getpgid(0)
 
 
-def test_what_a_child_has_started_ends_with_it(tmp_path: Path) -> None:
+def test_what_a_child_has_started_ends_with_it(tmp_path: Path, wait_for: Callable[..., Any]) -> None:
     """gunicorn's arbiter is killed, and its workers would go on for ever."""
     heard: list[bytes] = []
     code = "import subprocess as s; p = s.Popen(['sleep', '600']); print(p.pid, flush=True); input()"
     with start(code, tmp_path, heard) as child:
-        eventually(lambda: heard, "it has a child")
+        wait_for(lambda: heard, description="it has a child")
         grandchild = psutil.Process(int(heard[0]))
         os.kill(child.pid, signal.SIGKILL)
-        eventually(lambda: child.has_ended, "it is dead")
+        wait_for(lambda: child.has_ended, description="it is dead")
         assert grandchild.is_running()
-    eventually(lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE, "it goes too")
+    wait_for(
+        lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE, description="it goes too"
+    )
 
 
-def test_one_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_does_not_listen_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., Any]
+) -> None:
     monkeypatch.setattr(room, "PATIENCE_S", 0.2)
     heard: list[bytes] = []
     code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\nwhile True: signal.pause()"
     with start(code, tmp_path, heard) as child:
-        eventually(lambda: heard, "it ignores TERM")
+        wait_for(lambda: heard, description="it ignores TERM")
     with pytest.raises(DemoFailed, match="signal 9"):
         child.check()
     child.end()

@@ -1,5 +1,6 @@
 """The net and its data: it learns, and what is broken is really broken."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,15 @@ import torch
 from genlock.worker.demo.digits import DigitsNet, Training, accuracy, cut_short, load_digits, ruined, save
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the training job has it: two threads that wait for each other on busy cores take a hundred times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_no_digit_that_clients_send_was_learned() -> None:

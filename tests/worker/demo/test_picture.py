@@ -112,7 +112,7 @@ def test_a_generation_that_nobody_was_answered_from_has_no_accuracy() -> None:
     shown = board(2, 0)
     shown.hear(Published(outcome="committed", what="epoch 1", generation=1, seconds=PHASES), 1.0)
     (row,) = [line for line in drawn(picture(shown, 6.0)) if line.startswith("  1 ")]
-    assert row.split() == ["1", "━" * 20, "-", "0", "-", "-", "-", "-", "ms"]
+    assert row.split() == ["1", "─" * 20, "-", "0", "-", "-", "-", "-", "ms"]
 
 
 def test_the_end_says_of_each_promise_what_was_measured() -> None:

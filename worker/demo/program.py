@@ -38,7 +38,7 @@ def command(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object; all else goes to stderr.")] = False,
 ) -> None:
-    """Show it: workers change model together under load, broken checkpoints change nothing, and the history proves it.
+    """Show it: workers change model together under load, and prove it.
 
     A training job publishes a small net after each epoch on 1,797 handwritten digits; gunicorn workers hold it, and clients send
     digits all the while. Halfway a checkpoint full of NaN and a truncated one are published. Exit status 1 if a promise was broken.
