@@ -55,10 +55,9 @@ class Trial:
         return self._due(since, since + WINDOW_S)
 
     def last_old_s(self, moment: Moment) -> float:
-        """Seconds from the commit to the end of the last answer from the generation before; negative: it came earlier."""
+        """Seconds from the commit to the end of the last answer from a generation before; negative: it ended earlier."""
         old = max((a.generation for a in self.answers if a.done < moment.began), default=0)
-        done = [a.done for a in self.after(moment.began) if a.generation <= old]
-        return max(done, default=moment.began) - moment.committed
+        return max(a.done for a in self.answers if a.generation <= old) - moment.committed
 
     def _due(self, since: float, until: float) -> list[Answer]:
         return [answer for answer in self.answers if since <= answer.due < until]

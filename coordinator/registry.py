@@ -189,8 +189,11 @@ class Registry:
 
         def read() -> list[tuple[str, bytes]]:
             rows = self._client.hscan_iter(self._key("generations"), match="*\0m", count=1000)
-            found = [(field.split(b"\0"), value) for field, value in rows]
-            return [(name.decode("utf-8", "replace"), value) for (name, part, _), value in found if part != b"r"]
+            parts = [(*field.partition(b"\0")[::2], value) for field, value in rows]
+            # The answer to a request that somebody called "m" is none.
+            return [
+                (name.decode("utf-8", "replace"), value) for name, part, value in parts if not part.startswith(b"r\0")
+            ]
 
         return self._guarded(read)
 

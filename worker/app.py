@@ -15,7 +15,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
 from ..coordinator.fleet import Fleet
-from .blueprint import failed, get, init_app
+from .blueprint import failed, init_app, view_for
 from .cache import ModelCache
 from .evaluator import answer, dtype_of
 from .wire import Evaluation, read_body, read_inputs, write
@@ -50,11 +50,12 @@ def evaluate(model: str) -> Response:
         raise NotFound(
             f"this evaluator does not serve {model!r}, but: {', '.join(sorted(cache.configured)) or 'nothing'}"
         )
-    if request.content_type != _JSON and request.mimetype != _JSON:
+    environ = request.environ
+    if environ.get("CONTENT_TYPE") != _JSON and request.mimetype != _JSON:
         raise UnsupportedMediaType(f"send the inputs as {_JSON}")
     try:
         body = read_body(request.get_data(cache=False))
-        view = get(model)
+        view = view_for(environ, cache, model)
         inputs = read_inputs(body, dtype_of(view.payload))
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"the body is no JSON: {error}") from None

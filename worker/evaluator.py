@@ -39,7 +39,7 @@ def dtype_of(payload: Any) -> dtype:
 
 
 def answer(view: View, inputs: Any) -> Any:
-    """What the payload says to `inputs`: one value, or a mapping of keyword arguments.
+    """What the payload says to `inputs`: one value, or a dict of keyword arguments.
 
     Raises BadInput with the model's own sentence if it does not take them, NotReady if this machine has no memory left for it.
     """
@@ -50,7 +50,7 @@ def answer(view: View, inputs: Any) -> Any:
         raise TypeError(f"the payload of model {view.model!r} is a {type(payload).__name__}, which nobody can call")
     try:
         with torch.inference_mode():
-            return payload(**inputs) if isinstance(inputs, Mapping) else payload(inputs)
+            return payload(**inputs) if isinstance(inputs, dict) else payload(inputs)
     except _THEIRS as error:
         why = " ".join(str(error).split())[:_WHY_CHARS]
         if is_of_the_machine(error):

@@ -387,6 +387,8 @@ local function finish(name, outcome, facts)
   local record = records[name]
   local c = record.cand
   record.cand = nil
+  -- A rollback that came to nothing leaves its pin, at what stays active: who asked for it did not want the trainer's next save.
+  if record.pin and record.pin.gen == c.gen and outcome ~= 'committed' then record.pin.gen = record.active and record.active.gen end
   note_outcome(name, c, outcome, facts)
   changed(name)
   take_next(name)

@@ -14,7 +14,7 @@ local held = redis.pcall('GET', lock_key)
 if type(held) == 'table' then redis.call('DEL', lock_key); held = false end
 local owner, holder = (held or ''):match('^(%S+) ?(.*)$')
 if owner and owner ~= token then
-  if redis.call('PTTL', lock_key) > tonumber(ttl) then redis.call('PEXPIRE', lock_key, ttl) end
+  if action == 'take' and redis.call('PTTL', lock_key) > tonumber(ttl) then redis.call('PEXPIRE', lock_key, ttl) end
   return reply('held', {holder = holder})
 end
 if action == 'free' then

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import fakeredis
+import inprocess
 import pytest
 import redis
 from genlock.coordinator.calls import (
@@ -45,9 +45,6 @@ from genlock.coordinator.identity import Identity
 from genlock.coordinator.registry import Registry
 from genlock.coordinator.server import Endpoint
 from genlock.coordinator.settings import Settings
-
-sys.path.append(str(Path(__file__).parents[1] / "simulation"))
-import inprocess
 
 REAL = ("valkey", "redis")
 ALL = (*REAL, "fakeredis", "inprocess")

@@ -40,7 +40,7 @@ def _free_without_entry(slot: Slot) -> bool:
 def _shown_until_acknowledged(agent: Agent, now: float) -> dict[str, Shown]:
     """What was dropped goes on being shown until Redis has heard of it."""
     shown = _SHOWN(agent, now)
-    if agent.member is not None and agent._counter != agent._acked or agent._list_changed:
+    if (agent.member is not None and agent._counter != agent._acked) or agent._list_changed:
         shown = {m: what for m, what in getattr(agent, "was_shown", {}).items() if m not in agent.slots} | shown
     agent.was_shown = shown  # type: ignore[attr-defined]
     return shown

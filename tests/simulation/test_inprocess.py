@@ -1,16 +1,12 @@
 """The simulation's server, where the registry's contract suite does not look: loss, time, chance, and JSON as Redis has it."""
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from genlock.coordinator.calls import NO_EPOCH, Attach, Epoch, Heartbeat, Join, Lock
 from genlock.coordinator.scripts import Caller
-
-sys.path.append(str(Path(__file__).parent))
 from inprocess import START_S, Client, ScriptError, Server
 
 CALLER = Caller("t", "id", 3000, True, "run-1")

@@ -338,7 +338,10 @@ class World:
         """The server forgets what was committed just now; of the workers that have heard of it, most are not there to tell."""
         self._restart(losing=True)
         for shell in self._alive():
-            if any(self.truth.active.get(model) == key for model, key in shell.told.items()) and self.rng.random() < 0.7:
+            if (
+                any(self.truth.active.get(model) == key for model, key in shell.told.items())
+                and self.rng.random() < 0.7
+            ):
                 self.say(lambda s=shell: f"{s.name} is paused")
                 shell.pause(self.lease_s * self.rng.uniform(1, 5))
 
