@@ -279,7 +279,12 @@ class Slot:
     @property
     def is_forgotten(self) -> bool:
         """What was told is lost: nothing is active, and the manifest was never heard. Whatever is committed next is welcome."""
-        return self.behind and self.told is not None and self.told.manifest is None and not (self.state and self.state.active)
+        return (
+            self.behind
+            and self.told is not None
+            and self.told.manifest is None
+            and not (self.state and self.state.active)
+        )
 
     # --- what requests get ---------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ class Answer:
 class Service:
     """gunicorn with workers of the ready-made evaluator, on a free port of loopback."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], *, workers: int) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], *, workers: int, app: str, path: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -55,10 +55,10 @@ class Service:
         self.hold = folder / "hold"
         self.folder = folder
         self._log = (folder / "gunicorn.log").open("ab")
-        variables = {"FLOW_HOLD": str(self.hold), "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+        variables = {"FLOW_HOLD": str(self.hold), "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
         options = ["--bind", f"127.0.0.1:{self.port}", "--workers", str(workers), "--threads", "2", "--timeout", "60"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "python:genlock.worker.hooks", *options, "genlock.worker.app:app"],
+            [sys.executable, "-m", "gunicorn", "-c", "python:genlock.worker.hooks", *options, app],
             env={**os.environ, **environment, **variables},
             stdout=self._log,
             stderr=self._log,
@@ -185,24 +185,30 @@ def serve(
     many the fleet has to count, 0 when there is no Redis to ask."""
     services: list[Service] = []
 
-    def start(workers: int = 4, *, members: int | None = None, **more: str) -> Service:
+    def start(
+        workers: int = 4,
+        *,
+        members: int | None = None,
+        app: str = "genlock.worker.app:app",
+        path: Path = HERE,
+        model: str = "m",
+        **more: str,
+    ) -> Service:
         folder = tmp_path / f"service-{len(services)}"
         folder.mkdir()
-        services.append(Service(folder, {**environment, **more}, workers=workers))
+        services.append(Service(folder, {**environment, **more}, workers=workers, app=app, path=path))
         expected = sum(service.workers for service in services) if members is None else members
         wait_for(lambda: services[-1].is_ready, 60, "the service is ready")
         with contextlib.closing(Fleet.from_env(environ=environment)) as fleet:
-            wait_for(lambda: not expected or _holders(fleet) == expected, 60, f"{expected} members hold the model")
+            wait_for(
+                lambda: not expected or fleet.model(model).holders == expected, 60, f"{expected} members hold the model"
+            )
         return services[-1]
 
     yield start
     for service in services:
         with contextlib.suppress(ProcessLookupError):
             service.stop()
-
-
-def _holders(fleet: Fleet) -> int:
-    return fleet.model("m").holders
 
 
 @pytest.fixture
