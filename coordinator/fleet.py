@@ -40,8 +40,8 @@ from .task import TaskResult, run_task
 from .upkeep import SPARED_S, Damage, fleets_of, gc, needed_by, verify
 
 if TYPE_CHECKING:
+    from .endpoint import Endpoint
     from .registry import Registry
-    from .server import Endpoint
 
 __all__ = [
     "Damage",
@@ -110,7 +110,7 @@ class Fleet:
     def endpoint(self) -> Endpoint:
         """Where its Redis is."""
         if self._endpoint is None:
-            from .server import Endpoint
+            from .endpoint import Endpoint
 
             self._endpoint = Endpoint.of(self.settings)
         return self._endpoint

@@ -13,8 +13,8 @@ from .errors import FleetClosed, OutcomeUnknown, RedisRefused, RedisUnreachable
 from .wait import Wait
 
 if TYPE_CHECKING:
+    from .endpoint import Endpoint
     from .registry import Registry, Subscription
-    from .server import Endpoint
 
 Result = TypeVar("Result")
 

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import redis
 
 from .calls import KEYS, NO_EPOCH, SCHEMA, Attach, Call, Epoch, Reply, ReplyInvalid, decode, hint_of, keys_of
+from .endpoint import Endpoint
 from .errors import FleetMismatch, RedisRefused, RedisUnreachable, SchemaTooNew
 from .identity import Identity
 from .records import Event, Hint, Snapshot, as_object
 from .scripts import Caller, digest_of, source_of
-from .server import Endpoint
 
 #: Seconds that a call waits for its answer. Scripts take well under a millisecond; a busy or swapping server gets this long.
 CALL_TIMEOUT_S = 0.5

@@ -1,6 +1,6 @@
-"""Where Redis is: the embedded server of this host and user, and clients for it or for any Redis URL.
+"""The embedded server of this host and user.
 
-The embedded server is an ordinary Valkey or Redis on a unix socket, one per state folder. It outlives whoever
+It is an ordinary Valkey or Redis on a unix socket, one per state folder. It outlives whoever
 started it, so nothing here believes a pid file or a left-over socket. What counts is a lock: the starter
 takes it (flock) and hands the open file down to the server, which keeps it for its whole life without
 knowing. The kernel frees it with the process, so "the lock is free" is the same as "no server runs", whatever
@@ -20,27 +20,20 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import SplitResult, urlsplit
 
 import redis
-from redis.backoff import NoBackoff
-from redis.connection import ConnectionPool, UnixDomainSocketConnection, parse_url
-from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.connection import UnixDomainSocketConnection
 
-from .errors import RedisRefused, RedisUnreachable, ServerRuns, SettingsInvalid
-from .settings import Settings
+from .connection import manners
+from .errors import RedisRefused, RedisUnreachable, ServerRuns
 
 log = logging.getLogger("genlock.server")
 
-#: Seconds to reach a Redis and to greet it; a handshake across a continent takes a tenth of it.
-CONNECT_TIMEOUT_S = 2.0
 #: Seconds for a PING of the embedded server: 0.1 ms when idle, some 100 ms when it forks to rewrite its file.
 PING_TIMEOUT_S = 1.0
 #: Seconds from starting the embedded server to its first answer; 20 to 50 ms on an idle machine.
@@ -53,173 +46,13 @@ POLL_S = 0.005
 MAX_SOCKET_PATH_BYTES = 103
 #: Bytes of the server's log that an error quotes: about ten lines.
 LOG_TAIL_BYTES = 1500
-#: The port of a sentinel that names none (redis.io/docs, "High availability with Redis Sentinel").
-SENTINEL_PORT = 26379
 #: What the server gets of its starter's environment: a short command's secrets do not belong in a long life.
 KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")
 
-OnConnect = Callable[[redis.connection.Connection], None]
 State = Literal["up", "loading", "silent", "down"]
 
-# redis-py has types for these only in part.
+# redis-py has types for it only in part.
 _UnixConnection: Any = UnixDomainSocketConnection
-_Sentinel: Any = Sentinel
-_parse_url: Any = parse_url
-
-
-# --- clients ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where this process's Redis is. Holds no connection: it may be made before a fork and used after it."""
-
-    where: str  #: for people and errors; without user and password
-    embedded: EmbeddedServer | None
-    _options: Mapping[str, Any] = field(repr=False)
-    _sentinels: tuple[tuple[str, int], ...] = field(default=(), repr=False)
-    _service: str = field(default="", repr=False)
-
-    @classmethod
-    def of(cls, settings: Settings) -> Endpoint:
-        """The Redis of the settings; the embedded server when they name no URL. Connects to nothing.
-
-        Raises SettingsInvalid for a URL that no client can be made of.
-        """
-        if not settings.redis_url:
-            server = EmbeddedServer(settings.state_dir)
-            path = {"connection_class": UnixDomainSocketConnection, "path": str(server.socket)}
-            return cls(server.where, server, path)
-        try:
-            endpoint = cls._of_url(settings.redis_url)
-            # redis-py looks at options only when it makes a connection; better to hear of a wrong one now.
-            endpoint.client(on_connect=None, timeout_s=None).connection_pool.make_connection()
-        except (ValueError, TypeError, redis.RedisError) as error:
-            raise _bad_url(settings.redis_url, error) from None
-        return endpoint
-
-    @classmethod
-    def _of_url(cls, url: str) -> Endpoint:
-        parts = urlsplit(url)
-        if parts.scheme == "redis+sentinel":
-            return cls._of_sentinels(parts)
-        place = parts.netloc.rpartition("@")[2]
-        _port(parts)
-        options = _options_of(url)
-        if parts.scheme == "unix":
-            if place or not parts.path:
-                raise ValueError("a socket's path begins with /")
-            return cls(f"unix://{options['path']}", None, options)
-        if not re.fullmatch(r"(/[0-9]*)?", parts.path):
-            raise ValueError("what follows the host is the number of a database, such as /0")
-        return cls(f"{parts.scheme}://{place or 'localhost'}/{options.get('db', 0)}", None, options)
-
-    @classmethod
-    def _of_sentinels(cls, parts: SplitResult) -> Endpoint:
-        """`[[user]:password@]host[:port],…/service[/db][?options]`; user and password are the Redis's."""
-        secret, at, hosts = parts.netloc.rpartition("@")
-        found = re.fullmatch(r"/([^/]+)(?:/([0-9]*))?", parts.path)
-        names = [urlsplit(f"//{host}") for host in hosts.split(",")]
-        if not found or not all(name.hostname for name in names):
-            raise ValueError("it needs the sentinels, and the name of the service that they watch")
-        sentinels = tuple((name.hostname or "", _port(name) or SENTINEL_PORT) for name in names)
-        service, db = found[1], found[2] or "0"
-        options = _options_of(f"redis://{secret}{at}localhost/{db}?{parts.query}")
-        del options["host"]  # the sentinels know it
-        return cls(f"redis+sentinel://{hosts}/{service}/{options['db']}", None, options, sentinels, service)
-
-    def client(self, *, on_connect: OnConnect | None, timeout_s: float | None) -> redis.Redis:
-        """A client with its own pool that sends nothing twice and waits `timeout_s` seconds for an answer.
-
-        `timeout_s=None` is for subscribers: they wait for ever, but not while connecting. `on_connect` is
-        called with each new connection, authenticated and in its database, before anything else is sent on
-        it. What it raises, the caller of the command gets, and the connection is closed.
-        """
-        options = {**self._options, **_manners(on_connect, timeout_s)}
-        if options.get("connection_class") is not UnixDomainSocketConnection:
-            options["socket_keepalive"] = True
-        if not self._service:
-            return redis.Redis.from_pool(ConnectionPool(**options))
-        sentinels = _Sentinel(self._sentinels, sentinel_kwargs=_manners(None, CONNECT_TIMEOUT_S))
-        client: redis.Redis = sentinels.master_for(self._service, **options)
-        return client
-
-    def ensure(self) -> bool:
-        """Starts the embedded server if none answers; True when it had to. Raises RedisUnreachable.
-
-        The server of a URL is somebody else's: nothing is done.
-        """
-        return self.embedded.ensure() if self.embedded else False
-
-
-def _options_of(url: str) -> dict[str, Any]:
-    """What redis-py reads from a URL; refuses what genlock's calls would break under."""
-    options: dict[str, Any] = _parse_url(url)
-    taken = sorted(options.keys() & _manners(None, None).keys())
-    if taken:
-        raise ValueError(f"genlock sets {', '.join(taken)} by itself; leave it out")
-    return options
-
-
-def _port(parts: SplitResult) -> int | None:
-    """The port, or an error that does not quote it: without a host, a password stands in its place."""
-    try:
-        return parts.port
-    except ValueError:
-        raise ValueError("the port is not a number") from None
-
-
-def _bad_url(url: str, error: Exception) -> SettingsInvalid:
-    """Quotes nothing but the scheme: a password may stand anywhere in a URL that is written wrongly."""
-    scheme = re.match(r"([a-z+]+://)?", url)
-    why = (
-        f"{error}. Write redis://[user:password@]host:port/db, rediss:// likewise, unix:///path/of/socket,"
-        " or redis+sentinel://host:port,host:port/service"
-    )
-    return SettingsInvalid("GENLOCK_REDIS_URL", f"{scheme[0] if scheme else ''}…", why)
-
-
-def _manners(on_connect: OnConnect | None, timeout_s: float | None) -> dict[str, Any]:
-    """The options of every connection, all explicit because redis-py's defaults differ between versions.
-
-    Protocol 2 needs no HELLO: with neither password nor database nothing at all is sent before `on_connect`.
-    """
-    return {
-        "protocol": 2,
-        "decode_responses": False,
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "retry": Retry(NoBackoff(), 0),
-        "retry_on_error": [],
-        "health_check_interval": 0,
-        "redis_connect_func": _greeting(on_connect),
-    }
-
-
-def _greeting(on_connect: OnConnect | None) -> OnConnect:
-    """What a new connection does first; redis-py calls it instead of the connection's own `on_connect`."""
-
-    def greet(connection: Any) -> None:
-        # redis-py would introduce itself in two round trips; the attribute differs between its versions.
-        for introduction in ("driver_info", "lib_name", "lib_version"):
-            setattr(connection, introduction, None)
-        sock = connection._sock
-        try:
-            if connection.socket_timeout is None:
-                sock.settimeout(CONNECT_TIMEOUT_S)
-            connection.on_connect()
-            if on_connect is not None:
-                on_connect(connection)
-            sock.settimeout(connection.socket_timeout)
-        except BaseException:
-            # redis-py closes it only after its own errors; it would go back into the pool ungreeted.
-            connection.disconnect()
-            raise
-
-    return greet
-
-
-# --- the embedded server ----------------------------------------------------------------------------------
 
 
 class EmbeddedServer:
@@ -397,7 +230,7 @@ class EmbeddedServer:
 
     def _speak(self, *command: str, timeout_s: float) -> Any:
         """One command on a connection of its own."""
-        connection = _UnixConnection(path=str(self.socket), **_manners(None, timeout_s))
+        connection = _UnixConnection(path=str(self.socket), **manners(None, timeout_s))
         try:
             connection.send_command(*command)
             return connection.read_response()

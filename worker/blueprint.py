@@ -9,17 +9,16 @@
             return {"y": held.payload(…)}
 
 The headers that it reads and writes are those of `headers`. A GenlockError that a view function lets go becomes a problem (RFC 9457).
-Nothing is kept here: the cache is `app.extensions["genlock"]`, what a request used stands on `flask.g`.
+Nothing is kept here: the cache is `app.extensions["genlock"]`, what a request used stands in its WSGI environ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, closing
 from typing import Any, cast
 
 import msgspec
-from flask import Blueprint, Flask, Response, current_app, g, request
+from flask import Blueprint, Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from ..coordinator.errors import GenlockError
@@ -38,6 +37,9 @@ TASK_S = 20.0
 #: As WSGI has them; looked up in each request.
 _MIN_GENERATION = f"HTTP_{MIN_GENERATION.upper().replace('-', '_')}"
 _KEY = f"HTTP_{KEY.upper().replace('-', '_')}"
+
+#: The views that a request has used, in its WSGI environ: that is at hand everywhere, and `flask.g` costs a look-up of its own each time.
+_USED = "genlock.used"
 
 routes = Blueprint("genlock", __name__)
 
@@ -61,11 +63,11 @@ def get(model: str) -> View:
     return view_for(request.environ, current_app.extensions["genlock"], model)
 
 
-def view_for(environ: Mapping[str, Any], cache: ModelCache, model: str) -> View:
+def view_for(environ: dict[str, Any], cache: ModelCache, model: str) -> View:
     """`get` for who has both at hand: each look at `request` or `current_app` costs ten times what the cache does."""
     key = environ.get(_KEY)
     view = cache.get(model) if key is None else cache.get(model, key=key)
-    _used((view,), environ.get(_MIN_GENERATION))
+    _used(environ, (view,))
     return view
 
 
@@ -77,21 +79,23 @@ def use_many(*models: str) -> Held:
     """ModelCache.use_many for the request that is being answered; see get."""
     cache: ModelCache = current_app.extensions["genlock"]
     held = cache.use_many(*models)
-    _used(held, request.environ.get(_MIN_GENERATION))
+    _used(request.environ, held)
     return held
 
 
-def _used(views: tuple[View, ...], demand: str | None) -> None:
-    used: list[View] = g.setdefault("genlock", [])
+def _used(environ: dict[str, Any], views: tuple[View, ...]) -> None:
+    used: list[View] = environ.setdefault(_USED, [])
     used.extend(views)
+    demand = environ.get(_MIN_GENERATION)
     if demand is not None:
         Least.of(demand).check(used)
 
 
 def _tell(response: Response) -> Response:
-    used = g.get("genlock")
+    used = request.environ.get(_USED)
     if used:
-        response.headers.extend(of_views(used))
+        for name, value in of_views(used):
+            response.headers.add(name, value)
     return response
 
 

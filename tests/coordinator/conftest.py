@@ -41,9 +41,9 @@ from genlock.coordinator.calls import (
     hint_of,
     keys_of,
 )
+from genlock.coordinator.endpoint import Endpoint
 from genlock.coordinator.identity import Identity
 from genlock.coordinator.registry import Registry
-from genlock.coordinator.server import Endpoint
 from genlock.coordinator.settings import Settings
 
 REAL = ("valkey", "redis")

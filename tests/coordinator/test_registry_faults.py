@@ -20,10 +20,10 @@ from genlock.coordinator.calls import (
     StartTask,
     TaskDone,
 )
+from genlock.coordinator.endpoint import Endpoint
 from genlock.coordinator.errors import RedisRefused, RedisUnreachable
 from genlock.coordinator.identity import Identity
 from genlock.coordinator.registry import Registry
-from genlock.coordinator.server import Endpoint
 from genlock.coordinator.settings import Settings
 
 # --- R15 -------------------------------------------------------------------------------------------------------------

@@ -18,9 +18,11 @@ from typing import Any
 import psutil
 import pytest
 import redis
+from genlock.coordinator import connection as connection_module
 from genlock.coordinator import server as module
+from genlock.coordinator.endpoint import Endpoint
 from genlock.coordinator.errors import RedisRefused, RedisUnreachable, ServerRuns, SettingsInvalid
-from genlock.coordinator.server import EmbeddedServer, Endpoint
+from genlock.coordinator.server import EmbeddedServer
 from genlock.coordinator.settings import Settings
 
 FOREGROUND = """
@@ -541,7 +543,7 @@ def test_a_client_of_a_url_is_explicit_about_everything(url: str, timeout_s: flo
     assert connection.retry_on_error == []
     assert connection.health_check_interval == 0
     assert connection.socket_timeout == timeout_s
-    assert connection.socket_connect_timeout == module.CONNECT_TIMEOUT_S
+    assert connection.socket_connect_timeout == connection_module.CONNECT_TIMEOUT_S
     assert getattr(connection, "socket_keepalive", True) is True
 
 
@@ -556,7 +558,7 @@ def test_a_client_of_sentinels_follows_their_master() -> None:
     assert (connection.username, connection.password, connection.db) == ("u", "p", 2)
     assert (connection.socket_timeout, connection.retry.get_retries()) == (1.5, 0)
     assert [(kwargs["host"], kwargs["port"]) for kwargs in asked] == [("a", 1), ("::1", 26379), ("c", 26379)]
-    assert {kwargs["socket_timeout"] for kwargs in asked} == {module.CONNECT_TIMEOUT_S}
+    assert {kwargs["socket_timeout"] for kwargs in asked} == {connection_module.CONNECT_TIMEOUT_S}
     assert {kwargs["password"] for kwargs in asked} == {None}
 
 
@@ -666,7 +668,7 @@ def test_a_subscriber_waits_for_ever_but_not_while_connecting(
         connection.connect()
         assert connection._sock.gettimeout() is None
         connection.disconnect()
-    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connection_module, "CONNECT_TIMEOUT_S", 0.05)
     silent = tmp_path / "silent"
     with (
         impostor(silent, lambda _: b"") as heard,

@@ -28,11 +28,15 @@ def explore(seeds: range, machine: Machine | None = None) -> tuple[str, Counter[
             world = simulate(seed, machine)
         except Violation as violation:
             return str(violation), counts
-        rest = "most leases to come to rest"
-        counts[rest] = max(counts[rest], world.counts.pop(rest))
-        counts.update(world.counts)
-        counts.update(seeds=1, commits=world.truth.commits, calls=machine.executed, truths=len(world.truth.history))
+        add(counts, world.counts)
+        counts.update(seeds=1, commits=world.truth.commits, calls=machine.executed)
     return "", counts
+
+
+def add(total: Counter[str], counts: Counter[str]) -> None:
+    """Sums, but for what is a maximum."""
+    for what, n in counts.items():
+        total[what] = max(total[what], n) if what.startswith("most ") else total[what] + n
 
 
 def show(seed: int) -> None:
@@ -60,11 +64,9 @@ def main() -> int:
     chunks = [
         range(k, min(k + 25, chosen.first + chosen.seeds)) for k in range(chosen.first, chosen.first + chosen.seeds, 25)
     ]
-    rest = "most leases to come to rest"
     with ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool:
         for violation, counts in pool.map(explore, chunks):
-            counts[rest] = max(total.pop(rest, 0), counts[rest])
-            total.update(counts)
+            add(total, counts)
             if violation:
                 print(violation)
                 pool.shutdown(cancel_futures=True)

@@ -279,9 +279,13 @@ class Shell:
         self.later(self.world.max_wait_s, lambda: self.post(lambda: self._give_up(token)))
 
     def _give_up(self, token: int) -> None:
-        if self.questions.pop(token, None) is not None:
-            self.world.count("given up")
-            self.agent.given_up(token)
+        request = self.questions.pop(token, None)
+        if request is None:
+            return
+        if self.world.is_at_rest and all(self.world.can_show(self, model) for model in request.models):
+            raise Violation(f"{self.name} has not answered {request.models} in {self.world.max_wait_s:g} s")
+        self.world.count("given up")
+        self.agent.given_up(token)
 
     def _answer(self, answer: Answered) -> None:
         request = self.questions.pop(answer.token, None)

@@ -79,7 +79,7 @@ class World:
         self.lease_s = self.temper.lease_s
         self.max_wait_s = 4 * self.lease_s
         self.now = 0.0
-        self.is_calm = False
+        self.is_calm = self.is_at_rest = False
         self.counts: Counter[str] = Counter()
         machine.begin(seed)
         self._clock_skew_s = 0.0
@@ -124,6 +124,7 @@ class World:
             self._step()
         self._calm_down()
         self._come_to_rest()
+        self.is_at_rest = True
         for model in self.temper.models:
             self._publish_last(model)
         self._come_to_rest()
@@ -384,7 +385,7 @@ class World:
 
     def _come_to_rest(self) -> None:
         """Until nothing is missing any more; candidates, one behind the other, may take all their time."""
-        began = self.now
+        began, calls = self.now, {shell.name: shell.calls for shell in self.shells}
         until = began + (PATIENCE + 2 * (8 + 3)) * self.lease_s + 2 * LOADING_S
         while missing := self._missing():
             if self.now > until:
@@ -392,6 +393,9 @@ class World:
             look_at = self.now + self.lease_s / 20
             while self.now < look_at:
                 self._step()
+        for shell in self._alive():
+            rate = (shell.calls - calls.get(shell.name, 0)) * self.lease_s / max(self.now - began, self.lease_s)
+            self.counts["most calls in a lease"] = max(self.counts["most calls in a lease"], math.ceil(rate))
         self.counts["most leases to come to rest"] = max(
             self.counts["most leases to come to rest"], math.ceil((self.now - began) / self.lease_s)
         )
@@ -416,11 +420,16 @@ class World:
             return "is busy"
         for model in shell.agent.slots:
             key, shown = self.truth.active.get(model), shell.views.get(model)
-            if key is None or self.is_bad(key[1], shell.name) or not self.machine.has_manifest(model, key[0]):
+            if not self.can_show(shell, model):
                 continue
             if shown is None or shown.key != key or shown.lease is None or shell.clock() >= shown.lease.deadline:
                 return f"shows {shown} of {model}, active is {key}"
         return ""
+
+    def can_show(self, shell: Shell, model: str) -> bool:
+        """Whether there is something active that this worker can load."""
+        key = self.truth.active.get(model)
+        return key is not None and not self.is_bad(key[1], shell.name) and self.machine.has_manifest(model, key[0])
 
     def _publish_last(self, model: str) -> None:
         """A proposal in the calm, which must be committed: unpinned first; again, if members that had died before stopped it (R13)."""
