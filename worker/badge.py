@@ -13,9 +13,9 @@ from collections.abc import Hashable
 import msgspec
 
 from ..coordinator.calls import Epoch, Leave
+from ..coordinator.endpoint import Endpoint
 from ..coordinator.identity import Identity
 from ..coordinator.registry import Registry
-from ..coordinator.endpoint import Endpoint
 from ..coordinator.settings import Settings
 
 #: Bytes of a badge: a membership takes about 300, and the URL of its Redis.
