@@ -91,11 +91,15 @@ def _used(environ: dict[str, Any], views: tuple[View, ...]) -> None:
         Least.of(demand).check(used)
 
 
+def take_headers(environ: dict[str, Any]) -> list[tuple[str, str]]:
+    """The headers of what the request has used so far, for an answer that is made with them: nothing adds them once more."""
+    used = environ.pop(_USED, None)
+    return of_views(used) if used else []
+
+
 def _tell(response: Response) -> Response:
-    used = request.environ.get(_USED)
-    if used:
-        for name, value in of_views(used):
-            response.headers.add(name, value)
+    for name, value in take_headers(request.environ):
+        response.headers.add(name, value)
     return response
 
 

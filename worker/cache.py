@@ -89,10 +89,15 @@ class ModelCache:
         self._pid = os.getpid()
         self.worker = worker_name()
         self._stats = Stats(clock=clock, wall=time.time, worker=self.worker)
-        self._debug = FreshLoads(self) if self.settings.force_reload or not self.settings.use_cache else None
+        self._debug = self._debugging()
         self._callbacks.begin_anew(self._stats)
         if self.settings.hit_rate_threshold is not None:
             self._stats.alarm(self.settings.hit_rate_threshold, self._callbacks.low_hit_rate)
+
+    def _debugging(self) -> FreshLoads | None:
+        if self.settings.use_cache and not self.settings.force_reload:
+            return None
+        return FreshLoads(self.settings, store=self.fleet.store, loader_of=self.loader_of, stats=self._stats)
 
     # --- what requests call --------------------------------------------------------------------------------------
 
@@ -154,7 +159,9 @@ class ModelCache:
                 installed.used_at = now
             if view.stale:
                 self._stats.answered_stale(view.model)
-        return Held(views) if self._debug is None else Held([self._debug.view(view) for view in views])
+        if self._debug is not None:
+            views = tuple(self._debug.view(view, runtime.manifest_of(view.model, view.generation)) for view in views)
+        return Held(views)
 
     def _stale_at_once(self, runtime: Runtime, models: tuple[str, ...]) -> tuple[View, ...] | None:
         """Redis is gone: nobody waits for the runtime to learn that once more."""

@@ -5,16 +5,17 @@ files of the store, and loads if one of them is not the same file any more). Whi
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from ..coordinator.errors import NotReady
 from ..coordinator.manifest import Manifest, decode
+from ..coordinator.settings import Settings
+from ..coordinator.store import Store
 from .hostwork import HostWork
+from .loaders import Loader
 from .loading import Loaded, load
+from .stats import Stats
 from .view import View
-
-if TYPE_CHECKING:
-    from .cache import ModelCache
 
 #: What tells that a file is another one: device, inode, size, mtime_ns. Different, not newer.
 Identity = tuple[int, int, int, int]
@@ -23,9 +24,8 @@ Identity = tuple[int, int, int, int]
 class FreshLoads:
     """Loads in the request's own thread, one at a time."""
 
-    def __init__(self, cache: ModelCache) -> None:
-        settings = cache.settings
-        self._cache = cache
+    def __init__(self, settings: Settings, *, store: Store, loader_of: Callable[[str], Loader], stats: Stats) -> None:
+        self._store, self._loader_of, self._stats = store, loader_of, stats
         self._always = not settings.use_cache
         self._host = HostWork(settings.state_dir, loads_per_host=settings.loads_per_host)
         self._lock = threading.Lock()
@@ -37,10 +37,11 @@ class FreshLoads:
             else "GENLOCK_FORCE_RELOAD=true, every use checks the file"
         )
 
-    def view(self, view: View) -> View:
-        """`view`, or one of the same generation that was loaded just now. Raises NotReady, BadCheckpoint, LoadFailed."""
-        runtime = self._cache.runtime
-        text = runtime.manifest_of(view.model, view.generation) if runtime else None
+    def view(self, view: View, text: str | None) -> View:
+        """`view`, or one of the same generation that was loaded just now; `text`: its manifest, if it is known.
+
+        Raises NotReady, BadCheckpoint, LoadFailed.
+        """
         if text is None:
             if view.stale:
                 return view
@@ -54,12 +55,12 @@ class FreshLoads:
             loaded = load(
                 manifest,
                 view.generation,
-                store=self._cache.fleet.store,
-                loader=self._cache.loader_of(view.model),
+                store=self._store,
+                loader=self._loader_of(view.model),
                 host=self._host,
                 cancelled=lambda: False,
             )
-            self._cache.stats.loaded(view.model, steps=loaded.seconds, reload=True)
+            self._stats.loaded(view.model, steps=loaded.seconds, reload=True)
             self._known = {key: value for key, value in self._known.items() if key[0] != view.model}
             if not self._always:
                 self._known[(view.model, view.version)] = (identity, loaded)
@@ -69,7 +70,7 @@ class FreshLoads:
         found = []
         for artifact in manifest.artifacts:
             try:
-                status = self._cache.fleet.store.path(artifact.digest).stat()
+                status = self._store.path(artifact.digest).stat()
             except OSError:
                 found.append((0, 0, 0, 0))
             else:

@@ -71,15 +71,16 @@ class Questions:
         models = self._models[token]
         if not self._stale_allowed:
             return self.refuse(token, why)
-        slots = [self._slots.get(model) for model in models]
-        missing = [m for m, slot in zip(models, slots, strict=True) if slot is None or slot.shown is None]
-        if not missing:
-            shown = {slot.model: (slot.shown, slot.handles[slot.shown], True) for slot in slots if slot and slot.shown}
+        slots = {model: self._slots.get(model) for model in models}
+        shown = {m: (slot.shown, slot.handles[slot.shown], True) for m, slot in slots.items() if slot and slot.shown}
+        if len(shown) == len(slots):
             return self._answer(Answered(token, shown))
-        # Who asks before the last good generation was looked for waits for that.
-        if gone and not any(slot is not None and (slot.job or not slot.fallback_tried) for slot in slots):
-            why = f"{why}, and this worker holds no generation of it"
-            return self._answer(Answered(token, model=missing[0], why=why))
+        for model, slot in slots.items():
+            # Who asks before the last good generation was looked for waits for that.
+            hopeless = slot is None or (slot.shown is None and slot.job is None and slot.fallback_tried)
+            if gone and hopeless:
+                why = f"{why}, and this worker holds no generation of it"
+                return self._answer(Answered(token, model=model, why=why))
         return None
 
     def judge(self, token: int, states: Mapping[str, State]) -> None:

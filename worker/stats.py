@@ -102,7 +102,7 @@ class ModelStats:
     used_at: float = -math.inf  #: of those views, on the worker's clock
     misses: int = 0
     asks: int = 0
-    stale_answers: int = 0
+    stale_answers: int = 0  #: not counting uses of a stale view that is installed
     reloads: int = 0
     flips: int = 0
     rejected: int = 0
@@ -121,6 +121,7 @@ class ModelStats:
 
     def retire(self, view: View) -> None:
         self.retired += view.uses
+        self.stale_answers += view.uses if view.stale else 0
         self.used_at = max(self.used_at, view.used_at)
 
     def facts(self, view: View | None, *, used_at: float | None) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class ModelStats:
             "misses": rate.misses,
             "hit_rate": rate.value,
             "asks": self.asks,
-            "stale_answers": self.stale_answers,
+            "stale_answers": self.stale_answers + (view.uses if view and view.stale else 0),
             "waits": self.waits.facts(),
             "loads": dict(self.loads),
             "reloads": self.reloads,
@@ -362,7 +363,8 @@ class Stats:
             "window_s": WINDOW_S,
             "window_hit_rate": self._window.sample(now, rate).value,
             "asks": sum(record.asks for record in records),
-            "stale_answers": sum(record.stale_answers for record in records),
+            "stale_answers": sum(record.stale_answers for record in records)
+            + sum(view.uses for view in self._views.values() if view.stale),
             "loads": sum(record.loads["ok"] for record in records),
             "load_failures": sum(record.loads["failed"] + record.loads["bad"] for record in records),
             "reloads": sum(record.reloads for record in records),

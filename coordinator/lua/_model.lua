@@ -6,7 +6,7 @@
 --   active             {gen, version, epoch, at, unproven}: the number, its content, the epoch and ms of its commit
 --   cand               {gen, version, poison, phase, request, by, agreement, length, deadline, started, fenced_at, had, died,
 --                       awaited, late, ready, failed, fenced, rollback}: counts are of entries in that state
---   waits              the next proposal: what becomes cand
+--   waits              the next proposal: what becomes cand; `force`: though its content may be poisoned
 --   pin, poison        {by, at, why}; "version:golden" → {why, by, at}
 --   committed          generation → {version, poison, left}: the ways back; left: a rollback went away from it
 --   requests           the last 64 request ids, oldest first, by a space
@@ -379,6 +379,13 @@ local function take_next(name)
   local manifest = redis.call('HGET', generations_key, manifest_field(name, 'next'))
   record.waits = nil
   write('HDEL', generations_key, manifest_field(name, 'next'))
+  local bad = not p.force and record.poison and record.poison[p.poison]
+  if bad then -- the same content was found bad while this one waited (R13)
+    local facts = {version = p.version, by = p.by, request = p.request, step = 'poisoned', why = bad.why}
+    put_answer(name, p.request, {verdict = 'ok', state = 'rejected', version = p.version, step = 'poisoned', why = bad.why})
+    log('rejected', name, facts)
+    return changed(name)
+  end
   if manifest then return begin(name, p, manifest) end
   put_answer(name, p.request, {verdict = 'ok', state = 'aborted', version = p.version, why = 'Redis lost its manifest'})
 end

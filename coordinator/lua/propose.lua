@@ -37,6 +37,7 @@ local bad = record.poison and record.poison[poison]
 if bad and not force then return refuse('poisoned', {why = bad.why}) end
 
 local p = {request = request, version = version, poison = poison, by = by, agreement = agreement, length = length}
+p.force = force and 1 or nil
 first_answer(name, request, {verdict = 'ok', state = 'next', version = version})
 if bad then
   record.poison[poison] = nil

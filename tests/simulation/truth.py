@@ -9,15 +9,16 @@ I4  a commit had somebody ready, when there were holders at the proposal
 I5  no worker's record goes to a lower generation, or to another content under the same number
 I6  an answer without a mark was true at some time since its request began; the answers of one block at the same time
 I7  a heal never puts older content over newer
-I8  an open fleet never goes back, unless committed state was lost; a generation commits once; a poisoned version does not
+I8  an open fleet never goes back, unless committed state was lost; a generation commits once; a poisoned version is not tried again
+    unless somebody forces it, and never committed
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from genlock.coordinator.calls import READY, Call, Heal, Reply, Say
+from genlock.coordinator.calls import READY, Call, Heal, Propose, Reply, Say
 from violation import Violation
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Truth:
         self._order: dict[tuple[str, Key], int] = {}  # content by the time of its commit
         self._holders: dict[tuple[str, int], int] = {}
         self._ready: set[tuple[str, int]] = set()
+        self._forced: set[str] = set()
         self._floor: dict[str, int] = {}  # the highest generation that was answered
 
     # --- the fleet -------------------------------------------------------------------------------------------------
@@ -59,12 +61,14 @@ class Truth:
         """A call was executed."""
         if isinstance(call, Say) and call.said == READY and reply.verdict == "ok":
             self._ready.add((call.model, call.gen))
+        if isinstance(call, Propose) and call.force:
+            self._forced.add(call.request)
         if call.script in HARMLESS and reply.verdict != "epoch":
             return
         before, self.look = self.look, self._machine.look()
         for what, model, facts in self.look.log:
             if what == "candidate":
-                self._holders[model, int(facts["generation"])] = facts["holders"]
+                self._begin(model, facts)
             elif what == "committed":
                 self._commit(model, (int(facts["generation"]), facts["version"]))
             if what in ("committed", "rejected", "aborted", "superseded") and facts.get("request"):
@@ -74,6 +78,15 @@ class Truth:
         if self.look.valid and self.look.open:
             self._become({model: key for model in self.look.models if (key := self.look.active(model))})
 
+    def _begin(self, model: str, facts: Mapping[str, Any]) -> None:
+        key = (int(facts["generation"]), facts["version"])
+        self._holders[model, key[0]] = facts["holders"]
+        if facts["request"] not in self._forced and self._is_poisoned(model, key):
+            raise Violation(f"I8 {model} {key} is poisoned, and was tried again")
+
+    def _is_poisoned(self, model: str, key: Key) -> bool:
+        return f"{key[1]}:" in (self.look.models[model].get("poison") or {})
+
     def _commit(self, model: str, key: Key) -> None:
         self.commits += 1
         if self._committed.get((model, key[0])) == self.losses:
@@ -82,7 +95,7 @@ class Truth:
         self._order[model, key] = len(self._order) + 1
         if self._holders.get((model, key[0])) and (model, key[0]) not in self._ready:
             raise Violation(f"I4 {model} {key} was committed with nobody ready")
-        if f"{key[1]}:" in (self.look.models[model].get("poison") or {}):
+        if self._is_poisoned(model, key):
             raise Violation(f"I8 {model} {key} is poisoned, and was committed")
 
     def _check_heal(self, model: str, before: Key | None, after: Key | None) -> None:

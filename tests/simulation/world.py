@@ -13,7 +13,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from genlock.coordinator.calls import Abort, Pin, Unpin
@@ -72,10 +72,15 @@ class Temper:
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, machine: Machine, *, trace: list[str] | None = None) -> None:
+    def __init__(
+        self, seed: int, machine: Machine, *, faults: frozenset[str] | None = None, trace: list[str] | None = None
+    ) -> None:
+        """`faults`: those of this world, whatever its seed would choose."""
         self.seed, self.machine, self._trace = seed, machine, trace
         self.rng = random.Random(seed)
         self.temper = Temper.of(self.rng)
+        if faults is not None:
+            self.temper = replace(self.temper, faults=faults, force=3.0)
         self.lease_s = self.temper.lease_s
         self.max_wait_s = 4 * self.lease_s
         self.now = 0.0
@@ -449,9 +454,11 @@ class World:
         self._a_trainer(model).start(doing)
 
 
-def simulate(seed: int, machine: Machine, *, trace: list[str] | None = None) -> World:
+def simulate(
+    seed: int, machine: Machine, *, faults: frozenset[str] | None = None, trace: list[str] | None = None
+) -> World:
     """Runs one seed to its end; raises Violation with the seed in it."""
-    world = World(seed, machine, trace=trace)
+    world = World(seed, machine, faults=faults, trace=trace)
     gc.disable()  # what it looks through lives as long as the world, which is not long
     try:
         world.run()

@@ -82,7 +82,7 @@ def test_before_the_manifest_has_come_it_is_not_ready(publish: Publish, new_cach
         cache.get("m")
     assert cache._debug is not None
     stale = view.as_stale()
-    assert cache._debug.view(stale) is stale, "without Redis the last good one has to do"
+    assert cache._debug.view(stale, None) is stale, "without Redis the last good one has to do"
 
 
 def test_what_is_stale_is_marked_in_these_modes_too(

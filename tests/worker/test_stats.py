@@ -399,3 +399,14 @@ def test_counts_from_many_threads_add_up(stats: Stats):
         thread.join(timeout=30)
     assert figures(stats)["misses"] == figures(stats)["waits"]["count"] == 800
     assert stats.detail()["process"]["heartbeats"] == 800
+
+
+def test_uses_of_an_installed_stale_view_are_stale_answers(stats: Stats):
+    """With Redis gone the fast path answers from stale views: an alert on stale answers has to see them, and no count may fall."""
+    stale = View(model="digits", payload=None, generation=4, version="ab" * 32, stale=True)
+    stats.installed({"digits": stale})
+    stale.uses += 5
+    stats.answered_stale("digits")
+    assert (figures(stats)["stale_answers"], stats.summary()["stale_answers"]) == (6, 6)
+    stats.installed({"digits": view_of(uses=1)})
+    assert (figures(stats)["stale_answers"], stats.summary()["stale_answers"]) == (6, 6)
