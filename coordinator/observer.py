@@ -36,7 +36,7 @@ class Observer:
     def silent(self, now: float) -> tuple[str, str] | None:
         """A member to be evicted, with the beat that it has shown for a whole lease."""
         for member, (beat, since) in self._since.items():
-            if now - since >= patience_s(self.lease_s):
+            if now >= since + patience_s(self.lease_s):
                 return member, beat
         return None
 

@@ -13,8 +13,8 @@ for is said again until a state shows that it was heard (R10). Its shell, the ru
     registry.send(call) → agent.heard(call, reply, sent, now), or agent.unreachable(call, now)
 
 A model is answered from memory (mode "lease") only if all of it holds: the epoch is known and open; this membership's list was
-acknowledged and names the model; the state as last applied does not show FENCING; what it shows active is loaded. The lease itself
-is an object of the membership: views refer to it, and it ends with the membership (R10).
+acknowledged and names the model; its state was read from the open fleet and as last applied does not show FENCING; what it shows
+active is loaded. The lease itself is an object of the membership: views refer to it, and it ends with the membership (R10).
 """
 
 from __future__ import annotations
@@ -370,8 +370,10 @@ class Agent:
             return
         self._apply(reply, covers=call.models)
         for token in call.tokens:
-            if self.is_open:
+            if reply.open:
                 self._questions.judge(token, reply.states)
+            elif self.is_open:
+                self._questions.again([token])  # the reply is older than the opening
             elif token in self._questions:
                 self._judge_stale(token)
 
@@ -392,7 +394,7 @@ class Agent:
             detail = (
                 slot.detail_of(target) if target is not None else {}
             )  # forgotten when it is not the target any more
-            flipped = slot.apply(state, self.epoch.number)
+            flipped = slot.apply(state, self.epoch.number, is_open=reply.open)
             self._remember(slot)
             if flipped and slot.told is not None:
                 self._commands.append(Flipped(model, before, slot.told.key))
@@ -487,7 +489,7 @@ class Agent:
             more = (told.poison, told.pin, told.poisoned)
             if not self.is_open and model not in self._healed and told.manifest is not None:
                 return Heal(*facts, *more)
-            if self.is_open and slot is not None and slot.behind and not slot.is_forgotten:
+            if self.is_open and slot is not None and slot.behind and not (slot.is_forgotten or self._hints.is_behind):
                 return Reopen(*facts, *more)
         return None
 

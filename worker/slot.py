@@ -60,6 +60,9 @@ class Slot:
         self.model = model
         self.told = told
         self.state: State | None = None  #: as last applied in this epoch
+        self.read_open = (
+            False  #: a state was applied that an open fleet showed: only such a one gives a right to answer
+        )
         self.confirmed = False  #: the reply to this membership's last list named the model (hold before load)
         self.behind = False  #: the fleet shows less than what this process was told (R7)
         self.handles: dict[Key, int] = {}  #: what is loaded: its job's id, by which the runtime knows the payload
@@ -81,13 +84,25 @@ class Slot:
 
     def new_epoch(self) -> None:
         """What Redis said before counts for nothing any more; what is loaded stays."""
-        self.state, self.confirmed, self.behind = None, False, False
+        self.state, self.confirmed, self.behind, self.read_open = None, False, False, False
         self.refreshes = ()
 
-    def apply(self, state: State, epoch: int) -> bool:
-        """Takes a state, unless it is older than what was applied (R3). True when another generation became active."""
+    def apply(self, state: State, epoch: int, *, is_open: bool) -> bool:
+        """Takes a state, unless it is older than what was applied (R3). True when another generation became active.
+
+        While a fleet is closed a heal changes what is active without any fence, so what was read then has to be read again
+        after the opening::
+
+            worker                      fleet, closed               another worker
+            reads: 5 is active
+                                        6 is active                 heals: it was told 6
+                                        opens
+            beats: has a lease
+            would answer from 5, while 6 is active
+        """
         if state.rev < self.applied:
             return False
+        self.read_open = self.read_open or is_open
         self.state = state
         flipped = self._take_active(state, epoch)
         self._forget_unneeded()
@@ -291,7 +306,7 @@ class Slot:
     @property
     def is_free(self) -> bool:
         """Whether views may show it under the lease: not fenced, and what is active is loaded (R1, R3, R4)."""
-        if self.state is None or self.told is None or not self.confirmed or self.behind:
+        if self.state is None or self.told is None or not (self.confirmed and self.read_open) or self.behind:
             return False
         return not self.state.is_fencing and self.shown == self.told.key and self.shown in self.handles
 

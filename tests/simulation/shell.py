@@ -306,5 +306,5 @@ class Shell:
 
 
 def _short(reply: Reply) -> str:
-    shown: dict[str, Any] = {name: state for name, state in reply.states.items()}
+    shown: dict[str, Any] = dict(reply.states)
     return f"{reply.verdict} {reply.epoch}:{reply.nonce[:4]} open={reply.open} rev={reply.revision} {shown or ''}"

@@ -64,4 +64,4 @@ def test_a_broken_rule_is_found(name: str) -> None:
     machine = Machine(mutant.lua)
     with put_in(mutant), pytest.raises(Violation):
         for seed in (mutant.seed, *range(SEEDS)):
-            simulate(seed, machine)
+            simulate(seed, machine, faults=mutant.faults)

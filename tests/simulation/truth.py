@@ -47,6 +47,7 @@ class Truth:
         self._holders: dict[tuple[str, int], int] = {}
         self._ready: set[tuple[str, int]] = set()
         self._forced: set[str] = set()
+        self._poisoned: set[tuple[str, str]] = set()
         self._floor: dict[str, int] = {}  # the highest generation that was answered
 
     # --- the fleet -------------------------------------------------------------------------------------------------
@@ -66,6 +67,12 @@ class Truth:
         if call.script in HARMLESS and reply.verdict != "epoch":
             return
         before, self.look = self.look, self._machine.look()
+        self._poisoned = {
+            (model, poison)
+            for look in (before, self.look)
+            for model, record in look.models.items()
+            for poison in record.get("poison") or {}
+        }
         for what, model, facts in self.look.log:
             if what == "candidate":
                 self._begin(model, facts)
@@ -81,11 +88,8 @@ class Truth:
     def _begin(self, model: str, facts: Mapping[str, Any]) -> None:
         key = (int(facts["generation"]), facts["version"])
         self._holders[model, key[0]] = facts["holders"]
-        if facts["request"] not in self._forced and self._is_poisoned(model, key):
+        if facts["request"] not in self._forced and (model, f"{key[1]}:") in self._poisoned:
             raise Violation(f"I8 {model} {key} is poisoned, and was tried again")
-
-    def _is_poisoned(self, model: str, key: Key) -> bool:
-        return f"{key[1]}:" in (self.look.models[model].get("poison") or {})
 
     def _commit(self, model: str, key: Key) -> None:
         self.commits += 1
@@ -95,7 +99,7 @@ class Truth:
         self._order[model, key] = len(self._order) + 1
         if self._holders.get((model, key[0])) and (model, key[0]) not in self._ready:
             raise Violation(f"I4 {model} {key} was committed with nobody ready")
-        if self._is_poisoned(model, key):
+        if f"{key[1]}:" in (self.look.models[model].get("poison") or {}):
             raise Violation(f"I8 {model} {key} is poisoned, and was committed")
 
     def _check_heal(self, model: str, before: Key | None, after: Key | None) -> None:

@@ -64,7 +64,7 @@ class Temper:
             rng.randint(3, 6),
             ("a", "b") if rng.random() < 0.6 else ("a",),
             rng.random() < 0.8,
-            rng.choice((1.0, 1.0, 3.0)),
+            rng.choice((1.0, 3.0)) if len(faults) < 8 else 1.0,
             rng.choice((0.0, 0.1)),
         )
 
@@ -181,7 +181,8 @@ class World:
             self.truth.check(shell)
         if self.truth.commits > self._commits_seen:
             self._commits_seen = self.truth.commits
-            if "relapse" in self.temper.faults and not self.is_calm and self.rng.random() < 0.15:
+            chance = 0.15 * self.temper.force
+            if "relapse" in self.temper.faults and not self.is_calm and self.rng.random() < chance:
                 self.at(3 * self.latency(), self._relapse)
 
     def judge_load(self, shell: Shell, model: str, key: Key) -> str:

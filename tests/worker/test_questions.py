@@ -15,7 +15,7 @@ def holding(model: str, gen: int, rev: int = 1) -> Slot:
     """A slot that serves this generation under handle 10 × gen."""
     slot = Slot(model, None)
     slot.confirmed = True
-    slot.apply(idle(rev, gen), epoch=1)
+    slot.apply(idle(rev, gen), epoch=1, is_open=True)
     slot.loaded(Job(10 * gen, model, (gen, f"v{gen}"), "active", "manifest"), (gen, f"v{gen}"), {})
     return slot
 
@@ -77,7 +77,7 @@ def test_who_has_given_up_gets_no_answer(desk: Desk) -> None:
 def test_what_is_ready_may_be_answered_from_before_views_show_it(desk: Desk) -> None:
     """Active is what the worker holds, installed or ready: answer."""
     slot = desk.slots["a"]
-    slot.apply(State(2, "preparing", Active(1, "v1", 1), Candidate(2, "v2", "q"), "awaited"), epoch=1)
+    slot.apply(State(2, "preparing", Active(1, "v1", 1), Candidate(2, "v2", "q"), "awaited"), epoch=1, is_open=True)
     slot.loaded(Job(20, "a", (2, "v2"), "candidate", "manifest"), (2, "v2"), {})
     desk.ask("a")
     desk.questions.judge(1, {"a": idle(3, 2)})
@@ -86,14 +86,14 @@ def test_what_is_ready_may_be_answered_from_before_views_show_it(desk: Desk) -> 
 
 def test_a_reply_that_is_older_than_what_is_known_is_asked_again(desk: Desk) -> None:
     """R3: this worker has heard a newer state from another reply; the older one is no answer any more."""
-    desk.slots["a"].apply(idle(7, 2), epoch=1)
+    desk.slots["a"].apply(idle(7, 2), epoch=1, is_open=True)
     desk.ask("a")
     desk.questions.judge(1, {"a": idle(6, 1)})
     assert desk.answers == [] and desk.is_asked_again
 
 
 def test_it_waits_for_a_load(desk: Desk) -> None:
-    desk.slots["a"].apply(idle(2, 2), epoch=1)
+    desk.slots["a"].apply(idle(2, 2), epoch=1, is_open=True)
     desk.ask("a")
     desk.questions.judge(1, {"a": idle(2, 2)})
     assert desk.answers == [] and 1 in desk.questions and not desk.is_asked_again
@@ -103,7 +103,7 @@ def test_it_waits_for_a_load(desk: Desk) -> None:
 def test_a_load_that_failed_since_ends_the_wait(stale_allowed: bool) -> None:
     desk = Desk(stale_allowed=stale_allowed)
     slot = desk.slots["a"]
-    slot.apply(idle(2, 2), epoch=1)
+    slot.apply(idle(2, 2), epoch=1, is_open=True)
     slot.failed(Job(20, "a", (2, "v2"), "active", ""), "failed", {"step": "verify", "why": "no memory"}, 100.0)
     desk.ask("a")
     desk.questions.judge(1, {"a": idle(2, 2)})
@@ -132,7 +132,7 @@ def test_a_model_with_a_first_candidate_is_not_unknown(desk: Desk) -> None:
 def test_a_fleet_that_is_behind_is_not_believed(stale_allowed: bool) -> None:
     """R7: what it shows active is older than what this worker was told."""
     desk = Desk(stale_allowed=stale_allowed)
-    desk.slots["b"].apply(idle(2, 3), epoch=2)
+    desk.slots["b"].apply(idle(2, 3), epoch=2, is_open=True)
     desk.ask("b")
     desk.questions.judge(1, {"b": idle(2, 3)})
     (answer,) = desk.answers

@@ -43,7 +43,7 @@ def slot() -> Slot:
     """Held, told that generation 1 is active, not loaded yet."""
     found = Slot("m", None)
     found.confirmed = True
-    assert found.apply(idle(1, 1), epoch=1)
+    assert found.apply(idle(1, 1), epoch=1, is_open=True)
     return found
 
 
@@ -75,45 +75,61 @@ def test_nothing_is_loaded_before_the_list_was_acknowledged(slot: Slot) -> None:
 
 def test_an_older_state_changes_nothing(serving: Slot) -> None:
     """R3: replies may come out of order; an older one would bring an older generation back, or lift a fence."""
-    serving.apply(fencing(5, 1, 2), epoch=1)
-    assert not serving.apply(idle(4, 1), epoch=1)
+    serving.apply(fencing(5, 1, 2), epoch=1, is_open=True)
+    assert not serving.apply(idle(4, 1), epoch=1, is_open=True)
     assert not serving.is_free and serving.applied == 5
 
 
 def test_a_lower_generation_is_never_taken(serving: Slot) -> None:
     """R7: the fleet has lost what this worker was told; it must neither follow nor go on as if nothing had happened."""
-    serving.apply(idle(2, 2), epoch=1)
+    serving.apply(idle(2, 2), epoch=1, is_open=True)
     load(serving, 2, 2)
     serving.new_epoch()
     serving.confirmed = True
-    assert not serving.apply(idle(1, 1), epoch=2)
+    assert not serving.apply(idle(1, 1), epoch=2, is_open=True)
     assert serving.behind and serving.told and serving.told.key == (2, "v2")
-    assert not serving.is_free and serving.shown == (2, "v2") and serving.wanted(NOW) is None and serving.owes("1") is None
+    assert (
+        not serving.is_free and serving.shown == (2, "v2") and serving.wanted(NOW) is None and serving.owes("1") is None
+    )
 
 
 def test_another_content_under_the_same_number_is_never_taken(serving: Slot) -> None:
     """R7: identity is generation and version; after a loss the same number may have been given again."""
-    assert not serving.apply(idle(2, 1, "other"), epoch=2)
+    assert not serving.apply(idle(2, 1, "other"), epoch=2, is_open=True)
     assert serving.behind and not serving.is_free
 
 
 def test_a_fleet_that_shows_nothing_is_behind_what_was_told(serving: Slot) -> None:
     serving.new_epoch()
-    serving.apply(State(0, "idle"), epoch=2)
+    serving.apply(State(0, "idle"), epoch=2, is_open=True)
     assert serving.behind
-    assert not serving.apply(idle(1, 1), epoch=2), "healed: the same as before is no flip"
+    assert not serving.apply(idle(1, 1), epoch=2, is_open=True), "healed: the same as before is no flip"
     assert not serving.behind
 
 
 def test_nothing_active_is_not_behind_for_who_was_told_nothing() -> None:
     slot = Slot("m", None)
-    slot.apply(State(0, "idle"), epoch=1)
+    slot.apply(State(0, "idle"), epoch=1, is_open=True)
     assert not slot.behind and not slot.is_free and slot.wanted(NOW) is None
+
+
+def test_what_was_read_while_closed_gives_no_right_to_answer(slot: Slot) -> None:
+    """R6, R7, seed 51 of the simulation: a heal changes what is active in a closed fleet and fences nobody. A worker that had read
+    before it, and heard of the opening by a heartbeat, would answer from what the heal replaced."""
+    load(slot, 1, 1)
+    slot.new_epoch()
+    slot.confirmed = True
+    slot.apply(idle(1, 1), epoch=2, is_open=False)
+    assert not slot.is_free
+    slot.apply(idle(1, 1), epoch=2, is_open=True)
+    assert slot.is_free
+    slot.apply(idle(1, 1), epoch=2, is_open=False)
+    assert slot.is_free, "an epoch that was heard open is not heard closed again (R3)"
 
 
 def test_what_was_told_remembers_epochs_pin_and_poison(slot: Slot) -> None:
     """R7: a heal compares the epoch of the commit with the one in which the record was last heard."""
-    slot.apply(idle(4, 1, pin={"by": "me"}, poison={"x:": {}}), epoch=3)
+    slot.apply(idle(4, 1, pin={"by": "me"}, poison={"x:": {}}), epoch=3, is_open=True)
     assert slot.told == Told((1, "v1"), 1, 3, None, "v1:", {"by": "me"}, {"x:": {}})
 
 
@@ -136,10 +152,10 @@ def test_who_never_heard_the_manifest_does_not_hold_up_an_empty_fleet(slot: Slot
     nothing could be committed."""
     slot.new_epoch()
     slot.confirmed = True
-    slot.apply(State(3, "fencing", None, candidate(1, "other"), "awaited"), epoch=2)
+    slot.apply(State(3, "fencing", None, candidate(1, "other"), "awaited"), epoch=2, is_open=True)
     assert slot.behind and slot.is_forgotten and not slot.is_free
     assert slot.owes("1") == Say("1", "m", 1, FENCED)
-    slot.apply(idle(4, 1, "other"), epoch=2)
+    slot.apply(idle(4, 1, "other"), epoch=2, is_open=True)
     assert slot.behind and not slot.is_forgotten and slot.owes("1") is None, "now the fleet must raise its number"
 
 
@@ -147,58 +163,60 @@ def test_who_never_heard_the_manifest_does_not_hold_up_an_empty_fleet(slot: Slot
 
 
 def test_a_candidate_is_loaded_beside_what_is_active(serving: Slot) -> None:
-    serving.apply(preparing(2, 1, 2), epoch=1)
+    serving.apply(preparing(2, 1, 2), epoch=1, is_open=True)
     assert serving.wanted(NOW) == ((2, "v2"), "candidate") and serving.is_free
     load(serving, 2, 2, purpose="candidate")
     assert serving.is_free and serving.shown == (1, "v1") and set(serving.handles.values()) == {1, 2}
-    serving.apply(idle(3, 2), epoch=1)
+    serving.apply(idle(3, 2), epoch=1, is_open=True)
     assert serving.is_free and serving.shown == (2, "v2") and serving.warm == (1, "v1")
 
 
 def test_what_has_no_entry_is_no_target(serving: Slot) -> None:
     """R4: who starts to hold while the fleet is fencing gets no entry, and nothing to load."""
-    serving.apply(fencing(2, 1, 2, mine=None), epoch=1)
+    serving.apply(fencing(2, 1, 2, mine=None), epoch=1, is_open=True)
     assert serving.target is None and serving.wanted(NOW) is None and serving.owes("1") is None
 
 
 def test_the_active_one_goes_before_the_candidate(slot: Slot) -> None:
-    slot.apply(preparing(2, 1, 2), epoch=1)
+    slot.apply(preparing(2, 1, 2), epoch=1, is_open=True)
     assert slot.wanted(NOW) == ((1, "v1"), "active")
 
 
 def test_the_way_back_stays_until_a_candidate_begins_to_load(serving: Slot) -> None:
-    serving.apply(preparing(2, 1, 2), epoch=1)
+    serving.apply(preparing(2, 1, 2), epoch=1, is_open=True)
     load(serving, 2, 2, purpose="candidate")
-    serving.apply(idle(3, 2), epoch=1)
+    serving.apply(idle(3, 2), epoch=1, is_open=True)
     assert set(serving.handles) == {(1, "v1"), (2, "v2")}
-    serving.apply(preparing(4, 2, 3), epoch=1)
+    serving.apply(preparing(4, 2, 3), epoch=1, is_open=True)
     serving.begin_target()
     assert set(serving.handles) == {(2, "v2")} and serving.warm is None
 
 
 def test_a_rollback_to_the_way_back_is_ready_at_once(serving: Slot) -> None:
-    serving.apply(preparing(2, 1, 2), epoch=1)
+    serving.apply(preparing(2, 1, 2), epoch=1, is_open=True)
     load(serving, 2, 2, purpose="candidate")
-    serving.apply(idle(3, 2), epoch=1)
-    serving.apply(State(4, "preparing", active(2), candidate(3, "v1", rollback="1"), "awaited"), epoch=1)
+    serving.apply(idle(3, 2), epoch=1, is_open=True)
+    serving.apply(State(4, "preparing", active(2), candidate(3, "v1", rollback="1"), "awaited"), epoch=1, is_open=True)
     serving.begin_target()
     assert serving.wanted(NOW) is None and serving.handles[3, "v1"] == serving.handles[1, "v1"] == 1
-    assert serving.owes("1") == Say("1", "m", 3, READY, {"warm": True}) and serving.detail_of((3, "v1")) == {"warm": True}
+    assert serving.owes("1") == Say("1", "m", 3, READY, {"warm": True}) and serving.detail_of((3, "v1")) == {
+        "warm": True
+    }
     serving.begin_target()
-    serving.apply(idle(5, 3, "v1"), epoch=1)
+    serving.apply(idle(5, 3, "v1"), epoch=1, is_open=True)
     assert serving.is_free and serving.handles[serving.shown] == 1 and serving.told and serving.told.manifest
 
 
 def test_the_same_bytes_published_anew_are_loaded_and_proven_anew(serving: Slot) -> None:
     """Its golden outputs or its loader's inputs may be others; only a rollback is known to be the same in all."""
-    serving.apply(State(2, "preparing", active(1), candidate(2, "v1"), "awaited"), epoch=1)
+    serving.apply(State(2, "preparing", active(1), candidate(2, "v1"), "awaited"), epoch=1, is_open=True)
     serving.begin_target()
     assert serving.wanted(NOW) == ((2, "v1"), "candidate")
 
 
 def test_a_rollback_that_commits_before_it_was_seen_is_shown_at_once(serving: Slot) -> None:
     """The hint came late: the first that is heard of the rollback is that it is active, while the candidate is still in the state."""
-    serving.apply(State(2, "preparing", active(2, "v1"), candidate(2, "v1", rollback="1"), None), epoch=1)
+    serving.apply(State(2, "preparing", active(2, "v1"), candidate(2, "v1", rollback="1"), None), epoch=1, is_open=True)
     assert serving.is_free and serving.shown == (2, "v1")
 
 
@@ -253,15 +271,17 @@ def test_the_last_good_one_is_shown_but_never_with_a_right_to_answer() -> None:
     slot.loaded(slot.job, (4, "v4"), {})
     assert slot.shown == (4, "v4") and not slot.is_free and slot.told is None
     slot.confirmed = True
-    slot.apply(idle(1, 4), epoch=1)
+    slot.apply(idle(1, 4), epoch=1, is_open=True)
     assert slot.is_free, "what turns out to be active needs no second load"
 
 
 def test_what_is_not_needed_any_more_is_let_go(serving: Slot) -> None:
-    serving.apply(preparing(2, 1, 2), epoch=1)
+    serving.apply(preparing(2, 1, 2), epoch=1, is_open=True)
     load(serving, 2, 2, purpose="candidate")
-    serving.apply(idle(3, 1), epoch=1)
-    assert set(serving.handles) == {(1, "v1")} and (2, "v2") not in serving.verdicts and (2, "v2") not in serving.manifests
+    serving.apply(idle(3, 1), epoch=1, is_open=True)
+    assert (
+        set(serving.handles) == {(1, "v1")} and (2, "v2") not in serving.verdicts and (2, "v2") not in serving.manifests
+    )
 
 
 # --- what it says ----------------------------------------------------------------------------------------------------
@@ -269,18 +289,18 @@ def test_what_is_not_needed_any_more_is_let_go(serving: Slot) -> None:
 
 def test_what_is_awaited_is_said_until_the_state_shows_it(serving: Slot) -> None:
     """R10: the reply, or the call, may be lost; what counts is what Redis shows."""
-    serving.apply(preparing(2, 1, 2), epoch=1)
+    serving.apply(preparing(2, 1, 2), epoch=1, is_open=True)
     assert serving.owes("1") is None
     load(serving, 2, 2, purpose="candidate")
     say = Say("1", "m", 2, READY, SECONDS)
     assert serving.owes("1") == say and serving.owes("1") == say
-    serving.apply(preparing(2, 1, 2, mine=READY), epoch=1)
+    serving.apply(preparing(2, 1, 2, mine=READY), epoch=1, is_open=True)
     assert serving.owes("1") is None
 
 
 @pytest.mark.parametrize(("mine", "said"), [("awaited", FAILED), ("late", None)])
 def test_a_failed_load_is_said_by_who_is_waited_for(serving: Slot, mine: str, said: str | None) -> None:
-    serving.apply(preparing(2, 1, 2, mine=mine), epoch=1)
+    serving.apply(preparing(2, 1, 2, mine=mine), epoch=1, is_open=True)
     serving.job = Job(2, "m", (2, "v2"), "candidate", "")
     serving.failed(serving.job, FAILED, {"why": "no memory"}, NOW)
     owed = serving.owes("1")
@@ -288,7 +308,7 @@ def test_a_failed_load_is_said_by_who_is_waited_for(serving: Slot, mine: str, sa
 
 
 def test_bad_is_said_whoever_waits(serving: Slot) -> None:
-    serving.apply(preparing(2, 1, 2, mine="late"), epoch=1)
+    serving.apply(preparing(2, 1, 2, mine="late"), epoch=1, is_open=True)
     serving.job = Job(2, "m", (2, "v2"), "candidate", "")
     serving.failed(serving.job, BAD, {"why": "NaN"}, NOW)
     assert serving.owes("1") == Say("1", "m", 2, BAD, {"why": "NaN"})
@@ -297,29 +317,29 @@ def test_bad_is_said_whoever_waits(serving: Slot) -> None:
 @pytest.mark.parametrize("mine", ["awaited", "late", "failed", "ready"])
 def test_fenced_is_said_loaded_or_not(serving: Slot, mine: str) -> None:
     """Who has nothing loaded answers at once: the fleet waits for the promise, not for the load."""
-    serving.apply(fencing(2, 1, 2, mine=mine), epoch=1)
+    serving.apply(fencing(2, 1, 2, mine=mine), epoch=1, is_open=True)
     assert not serving.is_free, "R1: it does not use its lease before it says so"
     assert serving.owes("1") == Say("1", "m", 2, FENCED)
-    serving.apply(fencing(2, 1, 2, mine=FENCED), epoch=1)
+    serving.apply(fencing(2, 1, 2, mine=FENCED), epoch=1, is_open=True)
     assert serving.owes("1") is None and not serving.is_free
 
 
 def test_only_a_newer_state_lifts_the_fence(serving: Slot) -> None:
     """R3: after "fenced" a reply of the same revision, whatever it was the answer to, shows FENCING and lifts nothing."""
-    serving.apply(fencing(5, 1, 2), epoch=1)
-    serving.apply(fencing(5, 1, 2, mine="awaited"), epoch=1)
+    serving.apply(fencing(5, 1, 2), epoch=1, is_open=True)
+    serving.apply(fencing(5, 1, 2, mine="awaited"), epoch=1, is_open=True)
     assert not serving.is_free
-    serving.apply(idle(6, 1), epoch=1)
+    serving.apply(idle(6, 1), epoch=1, is_open=True)
     assert serving.is_free
 
 
 def test_the_proof_of_an_unproven_generation(slot: Slot) -> None:
     """Committed without any holder: the first worker that has loaded it says so."""
-    slot.apply(State(2, "idle", active(2, unproven=True)), epoch=1)
+    slot.apply(State(2, "idle", active(2, unproven=True)), epoch=1, is_open=True)
     assert slot.owes("1") is None
     load(slot, 1, 2)
     assert slot.owes("1") == Say("1", "m", 2, READY, SECONDS)
-    slot.apply(idle(2, 2), epoch=1)
+    slot.apply(idle(2, 2), epoch=1, is_open=True)
     assert slot.owes("1") is None
 
 
@@ -327,7 +347,7 @@ def test_the_alarm_about_an_active_generation(slot: Slot) -> None:
     slot.job = Job(1, "m", (1, "v1"), "active", "")
     slot.failed(slot.job, BAD, {"why": "NaN"}, NOW)
     assert slot.owes("1") == Say("1", "m", 1, BAD, {"why": "NaN"})
-    slot.apply(idle(2, 1, poison={"v1:": {}}), epoch=1)
+    slot.apply(idle(2, 1, poison={"v1:": {}}), epoch=1, is_open=True)
     assert slot.owes("1") is None
 
 
@@ -335,5 +355,5 @@ def test_nothing_active_owes_nothing() -> None:
     slot = Slot("m", None)
     slot.confirmed = True
     assert slot.owes("1") is None
-    slot.apply(State(0, "idle"), epoch=1)
+    slot.apply(State(0, "idle"), epoch=1, is_open=True)
     assert slot.owes("1") is None and slot.detail_of((1, "v1")) == {}
