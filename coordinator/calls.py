@@ -167,7 +167,7 @@ def decode(data: bytes) -> Reply:
 
 @dataclass(frozen=True)
 class Call:
-    """The base of all calls. `script`: the file in lua/; `parts`: files that are put before it, after _fleet and _model."""
+    """The base of all calls. `script`: the file in lua/; `parts`: files put before it, after the shared ones."""
 
     script: ClassVar[str]
     parts: ClassVar[tuple[str, ...]] = ()

@@ -10,6 +10,9 @@ from importlib.resources import files
 
 from .calls import Call, Epoch, hint_of, keys_of
 
+#: Files of lua/ that every script begins with, in this order.
+SHARED = ("_fleet", "_model", "_candidate", "_state")
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -45,7 +48,7 @@ class Caller:
 def source_of(script: str, parts: tuple[str, ...] = ()) -> str:
     """The whole text of a script: what all share, its parts, itself."""
     folder = files(__package__) / "lua"
-    names = ("_fleet", "_model", *parts, script)
+    names = (*SHARED, *parts, script)
     return "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in names)
 
 

@@ -1,6 +1,6 @@
 -- What every operation begins with: the keys, the caller, the epoch, a buffer of writes and the reply.
 --
--- Prepended to each operation (with _model.lua); nothing here is run by itself.
+-- Prepended to each operation (with _model.lua, _candidate.lua, _state.lua); nothing here is run by itself.
 --
 -- KEYS   1 fleet (hash)   2 members (hash)   3 holds (hash)   4 models (hash)   5 waiting (hash)   6 generations (hash)
 --        7 log (stream)   8 workers (hash)   9 lock (string), only where an operation says so

@@ -9,7 +9,7 @@ from importlib.resources import files
 import pytest
 from genlock.coordinator import calls
 from genlock.coordinator.calls import NO_EPOCH, Call, Epoch, Join, Lock, Propose, Rollback
-from genlock.coordinator.scripts import Caller, digest_of, source_of
+from genlock.coordinator.scripts import SHARED, Caller, digest_of, source_of
 from lupa import lua51
 
 
@@ -42,7 +42,7 @@ def test_each_file_is_the_script_of_a_call() -> None:
         if path.name.endswith(".lua")
     }
     parts = {part for each in SCRIPTS.values() for part in each}
-    assert found == set(SCRIPTS) | parts | {"_fleet", "_model"}
+    assert found == set(SCRIPTS) | parts | set(SHARED)
 
 
 @each_script

@@ -34,7 +34,7 @@ FAULTS = (
     *("restart", "rewind", "flush", "spoil", "down", "clock", "operator", "task", "share", "murder", "relapse"),
 )
 #: Leases of chaos; leases in which the fleet must come out of it, besides the time that candidates may take.
-CHAOS, PATIENCE = 12.0, 12.0
+CHAOS, PATIENCE = 9.0, 12.0
 #: The longest wait between two tries of a load (slot.RETRY_TO_S), and a load.
 LOADING_S = 8.0
 
@@ -350,7 +350,7 @@ class World:
                 and self.rng.random() < 0.7
             ):
                 self.say(lambda s=shell: f"{s.name} is paused")
-                shell.pause(self.lease_s * self.rng.uniform(1, 5))
+                shell.pause(self.lease_s * self.rng.choice((0.3, 0.6, 1.0, 2.0, 4.0)))
 
     def _flush(self) -> None:
         self.say(lambda: "the server is flushed")
