@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -38,6 +39,13 @@ from genlock.coordinator.identity import mark_had_member
 LEASE_S = 1.0
 #: Threads that live as long as the session.
 KNOWN_THREADS = ("MainThread", "pytest_timeout")
+
+
+def pytest_report_header() -> str | None:
+    """What is not tested here is said."""
+    if os.environ.get("CI") or shutil.which("redis-server"):
+        return None
+    return "no redis-server here (Debian: apt install redis-server): the registry's contract suite leaves it out"
 
 
 # --- waiting ---------------------------------------------------------------------------------------------------------

@@ -342,15 +342,14 @@ class World:
                 shell.later(self.latency(), shell.resubscribe)
 
     def _relapse(self) -> None:
-        """The server forgets what was committed just now; of the workers that have heard of it, most are not there to tell."""
+        """The server forgets what was committed just now; of the workers that have heard of it, most or all are not there to tell."""
         self._restart(losing=True)
+        share, pause_s = self.rng.choice((0.7, 1.0)), self.lease_s * self.rng.choice((0.5, 1.0, 3.0))
         for shell in self._alive():
-            if (
-                any(self.truth.active.get(model) == key for model, key in shell.told.items())
-                and self.rng.random() < 0.7
-            ):
+            knows = any(self.truth.active.get(model) == key for model, key in shell.told.items())
+            if knows and self.rng.random() < share:
                 self.say(lambda s=shell: f"{s.name} is paused")
-                shell.pause(self.lease_s * self.rng.choice((0.3, 0.6, 1.0, 2.0, 4.0)))
+                shell.pause(pause_s * self.rng.uniform(0.5, 1.5))
 
     def _flush(self) -> None:
         self.say(lambda: "the server is flushed")
