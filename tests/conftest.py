@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -39,6 +40,12 @@ from genlock.coordinator.identity import mark_had_member
 LEASE_S = 1.0
 #: Threads that live as long as the session.
 KNOWN_THREADS = ("MainThread", "pytest_timeout")
+
+
+def pytest_configure() -> None:
+    """Who started the run may ignore SIGINT (a shell does for what it runs in the background); children would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str | None:
