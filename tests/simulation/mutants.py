@@ -67,14 +67,6 @@ def _believes_a_lower_generation(slot: Slot, state: Any, epoch: int) -> bool:
     return _TAKE_ACTIVE(slot, state, epoch)
 
 
-def _believes_the_number(slot: Slot, state: Any, epoch: int) -> bool:
-    active = state.active
-    if active is not None and slot.told is not None and active.gen == slot.told.key[0]:
-        slot.behind = False
-        return False
-    return _TAKE_ACTIVE(slot, state, epoch)
-
-
 def _applied_as_if_open(slot: Slot, state: Any, epoch: int, *, is_open: bool) -> bool:
     return _APPLY(slot, state, epoch, is_open=True)
 
@@ -95,19 +87,18 @@ MUTANTS = {
     "lease from the reply": Mutant("R2", 34, ((Agent, "heard", _heard_now),), faults=DELAYS),
     "replies in any order": Mutant("R3", 44, ((Slot, "applied", property(lambda slot: -2)),), faults=DELAYS),
     "joiner not fenced": Mutant("R4", 4, ((Slot, "is_free", property(_free_without_entry)),)),
-    "impatient watcher": Mutant("R5", 8, ((observer, "patience_s", lambda lease_s: 0.5 * lease_s),)),
+    "impatient watcher": Mutant("R5", 39, ((observer, "patience_s", lambda lease_s: 0.5 * lease_s),)),
     "beat not compared": Mutant(
-        "R5", 9, lua=(("if beat and beat ~= seen then return reply('alive') end", ""),), faults=DELAYS
+        "R5", 10, lua=(("if beat and beat ~= seen then return reply('alive') end", ""),), faults=DELAYS
     ),
     "epoch open at once": Mutant("R6", 8, lua=(("not old and caller.virgin and caller.epoch == 0", "true"),)),
     "restart not noticed": Mutant("R6", 6, lua=(("(attaching and caller.run ~= fleet.run)", "false"),)),
-    "read while closed": Mutant("R7", 45, ((Slot, "apply", _applied_as_if_open),), faults=LOSSES),
-    "a lower generation": Mutant("R7", 3, ((Slot, "_take_active", _believes_a_lower_generation),), faults=LOSSES),
-    "the number is enough": Mutant("R7", 2, ((Slot, "_take_active", _believes_the_number),), faults=LOSSES),
+    "read while closed": Mutant("R7", 88, ((Slot, "apply", _applied_as_if_open),), faults=LOSSES),
+    "a lower generation": Mutant("R7", 1, ((Slot, "_take_active", _believes_a_lower_generation),), faults=LOSSES),
     "the lease before goes on": Mutant("R10", 8, ((Agent, "_take_join", _joins_with_its_old_lease),)),
     "nobody ready": Mutant("promise 3", 11, lua=(("c.ready > 0 and c.ready >=", "c.ready >="),)),
     "next forgotten": Mutant("R11", 0, lua=(("  changed(name)\n  take_next(name)\n", "  changed(name)\n"),)),
-    "poison forgotten": Mutant("R13", 17, lua=(("if bad and not force then", "if false then"),)),
+    "poison forgotten": Mutant("R13", 18, lua=(("if bad and not force then", "if false then"),)),
 }
 
 

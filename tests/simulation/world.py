@@ -183,7 +183,7 @@ class World:
             self._commits_seen = self.truth.commits
             chance = 0.15 * self.temper.force
             if "relapse" in self.temper.faults and not self.is_calm and self.rng.random() < chance:
-                self.at(3 * self.latency(), self._relapse)
+                self.at(self.latency(), self._relapse)
 
     def judge_load(self, shell: Shell, model: str, key: Key) -> str:
         """What a load comes to: nothing, `bad` or `failed`."""
@@ -344,7 +344,7 @@ class World:
     def _relapse(self) -> None:
         """The server forgets what was committed just now; of the workers that have heard of it, most or all are not there to tell."""
         self._restart(losing=True)
-        share, pause_s = self.rng.choice((0.7, 1.0)), self.lease_s * self.rng.choice((0.5, 1.0, 3.0))
+        share, pause_s = self.rng.choice((0.7, 1.0)), self.lease_s * self.rng.choice((0.5, 2.0, 4.0))
         for shell in self._alive():
             knows = any(self.truth.active.get(model) == key for model, key in shell.told.items())
             if knows and self.rng.random() < share:
