@@ -124,7 +124,6 @@ class Runtime:
         self._started_at = time.time()
         self._closing = threading.Event()
         self._revived_at = float("-inf")
-        self._last_tick = clock()
         self.agent.about = self._about()
         self._thread = threading.Thread(target=self._run, name="genlock-runtime", daemon=True)
         self._listener = Listener(
