@@ -91,6 +91,16 @@ class Service:
         value = found["outputs"][0][0]
         return Answer(start, end, status, int(headers["x-genlock-generation"]), stale, value, found["worker"])
 
+    def each_worker(self, timeout: float = 20) -> list[Answer]:
+        """The first answer of each worker, asked now; fails when not all of them have answered within `timeout` seconds."""
+        found: dict[str, Answer] = {}
+        end = time.monotonic() + timeout
+        while len(found) < self.workers:
+            assert time.monotonic() < end, f"only {sorted(found)} of {self.workers} workers answered"
+            answer = self.evaluate()
+            found.setdefault(answer.worker, answer)
+        return list(found.values())
+
     @property
     def is_ready(self) -> bool:
         try:

@@ -25,13 +25,15 @@ def test_workers_go_on_without_redis_and_heal_the_one_that_comes_back_empty(
         trainer.publish("m", checkpoint(1.0))
         service = serve(3)
         trainer.publish("m", checkpoint(2.0))
-    wait_for(lambda: all(service.evaluate().stale for _ in range(6)), 20, "answers are marked stale")
+        # Who has fenced but not yet read that all did would go on, marked, with the generation before: first all have to have read it.
+        wait_for(lambda: {(a.generation, a.stale) for a in service.each_worker()} == {(2, False)}, 20, "all know of 2")
+    wait_for(lambda: all(a.stale for a in service.each_worker()), 20, "answers are marked stale")
     gone = [service.evaluate() for _ in range(30)]
     assert {(a.status, a.generation, a.value, a.stale) for a in gone} == {(200, 2, 2.0, True)}
     assert service.ask("/livez")[0] == 200
     (folder / "s").unlink(missing_ok=True)
     with serving(folder):
-        wait_for(lambda: not any(service.evaluate().stale for _ in range(6)), 30, "answers are not marked any more")
+        wait_for(lambda: not any(a.stale for a in service.each_worker()), 30, "answers are not marked any more")
         assert {(a.generation, a.value) for a in (service.evaluate() for _ in range(20))} == {(2, 2.0)}
         flip = trainer.publish("m", checkpoint(3.0))
         assert flip.generation == 3
