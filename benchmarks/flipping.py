@@ -125,15 +125,16 @@ def _trial(app: Serving, publishes: list[Callable[[], float]]) -> Trial:
             told = began + publish()
             moments.append(Moment(began, told, time.monotonic()))
             time.sleep(max(0.0, told + WINDOW_S - time.monotonic()))
-        return Trial(rate, load.stop(), moments)
+        (done,) = load.stop()
+        return Trial(rate, done.answers, moments)
 
 
 def _capacity(app: Serving) -> float:
     """Requests per second that the workers can do."""
     for seconds in (2.0, CAPACITY_S):  # the first requests of a process are slow
         with Load(Plan(app.socket, "/evaluate/m", nets.body(), None, seconds)) as load:
-            answers = load.finish()
-    return len(answers) / (max(answer.done for answer in answers) - load.start)
+            (done,) = load.finish()
+    return len(done.answers) / done.seconds
 
 
 def _figures(name: str, words: str, ours: Trial, theirs: Trial) -> list[Figure]:

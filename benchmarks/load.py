@@ -5,7 +5,10 @@ Open loop: request i is due at `start + i / rate`, whatever became of those befo
 request instead of all that users would have had ("coordinated omission"). Closed loop (`rate` None) asks again at once: what a
 server can do at most.
 
-`python -m benchmarks.load` reads a Plan from stdin, says when it begins, and writes its answers to stdout when stdin is closed or
+What is compared is asked in turns: one client carries out several plans, a short turn of each, back and forth. A machine is faster in
+one ten seconds than in the next by more than what is measured; from one half second to the next it is not.
+
+`python -m benchmarks.load` reads Work from stdin, says when it begins, and writes what was Done to stdout when stdin is closed or
 the time is over. Times are of the machine's monotonic clock, which all its processes share.
 """
 
@@ -19,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -49,6 +53,13 @@ class Plan(msgspec.Struct, frozen=True):
     connections: int = 4
 
 
+class Work(msgspec.Struct, frozen=True):
+    """Plans, and the seconds of a turn of each; None: one turn."""
+
+    plans: list[Plan]
+    turn_s: float | None = None
+
+
 class Answer(NamedTuple):
     """One request: when it was due, sent and answered (s); the status (0: none came), generation (0: not said), and whether it was
     marked stale."""
@@ -68,6 +79,13 @@ class Answer(NamedTuple):
     @property
     def is_error(self) -> bool:
         return self.status != 200
+
+
+class Done(NamedTuple):
+    """What came of a plan: the answers in their order, and the seconds of all its turns, each until its last answer."""
+
+    answers: list[Answer]
+    seconds: float
 
 
 # --- pure ---------------------------------------------------------------------------------------------------------------
@@ -142,6 +160,18 @@ def violations(answers: list[Answer]) -> int:
     return found
 
 
+def turns(work: Work) -> Iterator[tuple[int, float]]:
+    """Which plan comes next, and for how many seconds: there and back again, so that what changes evenly meets all alike."""
+    left = [plan.seconds for plan in work.plans]
+    order = list(range(len(left)))
+    while any(seconds > 0 for seconds in left):
+        for n in order:
+            seconds = left[n] if work.turn_s is None else min(left[n], work.turn_s)
+            left[n] -= seconds
+            yield n, seconds
+        order.reverse()
+
+
 # --- the client ---------------------------------------------------------------------------------------------------------
 
 
@@ -153,7 +183,7 @@ class Client:
         body = plan.body.encode()
         head = f"POST {plan.path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         self._request = head.encode() + body
-        self.answers: list[Answer] = []
+        self.done = Done([], 0.0)
         #: Connections that wait for nothing; the one that has waited longest is used next, so that workers get equal shares.
         self._idle: deque[socket.socket] = deque()
         #: Connection → when its request was due and sent, and what has come of the answer.
@@ -195,17 +225,19 @@ class Client:
             raise SystemExit(f"the server answers {response.status}: {response.body[:500]!r}")
         return str(json.loads(response.body)["worker"])
 
-    def run(self, start: float, stop: int) -> None:
-        """Asks from `start` on until the time is over or the descriptor `stop` can be read; then waits for what is under way."""
-        schedule, end = Schedule(start, self._plan.rate), start + self._plan.seconds
-        while (now := time.monotonic()) < end:
+    def run(self, start: float, seconds: float, stop: int) -> bool:
+        """Asks from `start` on for so long, or until the descriptor `stop` can be read; then waits for what is under way. False: it
+        was stopped."""
+        schedule, end, stopped = Schedule(start, self._plan.rate), start + seconds, False
+        while not stopped and (now := time.monotonic()) < end:
             while self._idle and (due := schedule.due(now)) is not None:
                 self._send(due)
             wait = schedule.next_at(now) - now if self._idle else 0.1
-            if stop in self._receive(max(0.0, wait), stop):
-                break
+            stopped = stop in self._receive(max(0.0, wait), stop)
         while self._busy:
             self._receive(0.1)
+        self.done = self.done._replace(seconds=self.done.seconds + time.monotonic() - start)
+        return not stopped
 
     def _send(self, due: float) -> None:
         connection = self._idle.popleft()
@@ -250,7 +282,7 @@ class Client:
         self._idle.append(self._connection())
 
     def _keep(self, answer: Answer) -> None:
-        self.answers.append(answer)
+        self.done.answers.append(answer)
 
 
 def _close(connections: list[socket.socket]) -> None:
@@ -261,11 +293,11 @@ def _close(connections: list[socket.socket]) -> None:
 class Load:
     """A client at work, seen from the process that started it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, *plans: Plan, turn_s: float | None = None) -> None:
         command = [sys.executable, "-m", "benchmarks.load"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(msgspec.json.encode(plan) + b"\n")
+        self._process.stdin.write(msgspec.json.encode(Work(list(plans), turn_s)) + b"\n")
         self._process.stdin.flush()
         said = self._process.stdout.readline()
         if not said:
@@ -273,16 +305,16 @@ class Load:
         #: When the first request was due, on the monotonic clock.
         self.start = float(said)
 
-    def finish(self) -> list[Answer]:
-        """Waits until its time is over; its answers, in the order in which they came."""
+    def finish(self) -> list[Done]:
+        """Waits until its time is over; what came of each plan."""
         assert self._process.stdout is not None
         found = self._process.stdout.read()
         self._process.wait()
         self._close()
-        return msgspec.msgpack.decode(found, type=list[Answer])
+        return msgspec.msgpack.decode(found, type=list[Done])
 
-    def stop(self) -> list[Answer]:
-        """Ends it now; its answers."""
+    def stop(self) -> list[Done]:
+        """Ends it now; what came of each plan."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         return self.finish()
@@ -308,13 +340,17 @@ def main() -> None:
     """What the process does: see the module."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-    plan = msgspec.json.decode(sys.stdin.buffer.readline(), type=Plan)
-    client = Client(plan)
-    client.connect()
+    work = msgspec.json.decode(sys.stdin.buffer.readline(), type=Work)
+    clients = [Client(plan) for plan in work.plans]
+    for client in clients:
+        client.connect()
     start = time.monotonic()
     print(start, flush=True)
-    client.run(start, sys.stdin.fileno())
-    sys.stdout.buffer.write(msgspec.msgpack.encode(client.answers))
+    for n, seconds in turns(work):
+        if not clients[n].run(start, seconds, sys.stdin.fileno()):
+            break
+        start = time.monotonic()
+    sys.stdout.buffer.write(msgspec.msgpack.encode([client.done for client in clients]))
 
 
 if __name__ == "__main__":

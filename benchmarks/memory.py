@@ -111,7 +111,7 @@ def _publish(place: Stand, file: Path) -> None:
 def _ask_everybody(app: Serving) -> None:
     """Every thread of every worker has answered."""
     with Load(Plan(app.socket, "/evaluate/m", nets.body(), None, 2.0)) as load:
-        answers = load.finish()
+        answers = load.finish()[0].answers
     if errors := [answer for answer in answers if answer.is_error]:
         raise RuntimeError(f"{len(errors)} of {len(answers)} requests failed, the first with status {errors[0].status}")
 

@@ -175,6 +175,6 @@ def serving(folder: Path, app: str, environment: Mapping[str, str], *, hooks: st
         made.stop()
 
 
-def evaluator(place: Stand, **models: str) -> AbstractContextManager[Serving]:
-    """The ready-made evaluator of this stand's fleet; model → its loader."""
-    return serving(place.folder, EVALUATOR, place.environment(**models), hooks=HOOKS)
+def evaluator(place: Stand, folder: Path | None = None, **models: str) -> AbstractContextManager[Serving]:
+    """The ready-made evaluator of this stand's fleet, with its files in `folder` (default: the stand's); model → its loader."""
+    return serving(folder or place.folder, EVALUATOR, place.environment(**models), hooks=HOOKS)

@@ -8,14 +8,15 @@ the model does not take (with where), 503 no generation to answer from. And the 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import msgspec
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
 from ..coordinator.fleet import Fleet
-from .blueprint import failed, init_app, take_headers, view_for
+from .blueprint import failed, init_app, view_for
 from .cache import ModelCache
 from .evaluator import answer, dtype_of
 from .wire import Evaluation, read_body, read_inputs, write
@@ -25,7 +26,7 @@ _log = logging.getLogger("genlock.worker")
 #: Bytes of a request's body: a batch of 20 images of 224 × 224 × 3 as JSON.
 MAX_BODY_BYTES = 16 * 2**20
 _JSON = "application/json"
-_TYPE = ("Content-Type", _JSON)
+_TYPE = {"Content-Type": _JSON}
 
 
 def create_app(cache: ModelCache | None = None) -> Flask:
@@ -39,14 +40,13 @@ def create_app(cache: ModelCache | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     init_app(app, cache)
     app.register_error_handler(Exception, failed)
-    app.add_url_rule("/evaluate/<model>", view_func=evaluate, methods=["POST"])
+    app.add_url_rule("/evaluate/<model>", "evaluate", partial(evaluate, cache), methods=["POST"])
     return app
 
 
-def evaluate(model: str) -> Response:
+def evaluate(cache: ModelCache, model: str) -> Response:
     """One model's answer, from the generation that the fleet agreed on."""
     asked = request._get_current_object()  # type: ignore[attr-defined]  # each look through the proxy costs 1 µs
-    cache: ModelCache = current_app.extensions["genlock"]
     if model not in cache.configured:
         raise NotFound(
             f"this evaluator does not serve {model!r}, but: {', '.join(sorted(cache.configured)) or 'nothing'}"
@@ -61,7 +61,7 @@ def evaluate(model: str) -> Response:
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"the body is no JSON: {error}") from None
     found = Evaluation(model, answer(view, inputs), view.generation, view.version, cache.worker, view.stale)
-    return Response(write(found), 200, [_TYPE, *take_headers(environ)])
+    return Response(write(found), 200, _TYPE)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,8 +14,9 @@ Nothing is kept here: the cache is `app.extensions["genlock"]`, what a request u
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, closing
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from flask import Blueprint, Flask, Response, current_app, request
@@ -30,6 +31,9 @@ from .gate import RELAYED, check_operator
 from .headers import KEY, MIN_GENERATION, Least, of_views
 from .problems import Problem
 from .view import View
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication
 
 #: Seconds that a fleet-wide clear or refresh is waited for. gunicorn kills a worker that is busy for 30 s; what was not done by then goes
 #: on, and is named as silent.
@@ -49,7 +53,7 @@ def init_app(app: Flask, cache: ModelCache) -> None:
     app.extensions["genlock"] = cache
     app.register_blueprint(routes)
     app.register_error_handler(GenlockError, failed)
-    app.after_request(_tell)
+    app.wsgi_app = _telling(app.wsgi_app)  # type: ignore[method-assign, assignment]  # how Flask says to do it
 
 
 # --- for view functions ----------------------------------------------------------------------------------------------
@@ -91,16 +95,17 @@ def _used(environ: dict[str, Any], views: tuple[View, ...]) -> None:
         Least.of(demand).check(used)
 
 
-def take_headers(environ: dict[str, Any]) -> list[tuple[str, str]]:
-    """The headers of what the request has used so far, for an answer that is made with them: nothing adds them once more."""
-    used = environ.pop(_USED, None)
-    return of_views(used) if used else []
+def _telling(app: WSGIApplication) -> WSGIApplication:
+    """Every answer tells what it used, whoever made it. Here, and not in after_request: that costs ten times as much."""
 
+    def told(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], error: Any = None) -> Callable[[bytes], object]:
+            used = environ.get(_USED)
+            return start_response(status, [*headers, *of_views(used)] if used else headers, error)
 
-def _tell(response: Response) -> Response:
-    for name, value in take_headers(request.environ):
-        response.headers.add(name, value)
-    return response
+        return app(environ, start)
+
+    return told
 
 
 # --- errors ------------------------------------------------------------------------------------------------------------

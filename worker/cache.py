@@ -74,7 +74,7 @@ class ModelCache:
         self.settings = self.fleet.settings.with_arguments(max_bytes=max_bytes, max_models=max_models, cache_ttl_s=ttl)
         self._specs: dict[str, Any] = {check_name(model): spec for model, spec in (loaders or {}).items()}
         self._loaders: dict[str, Loader] = {}
-        self._configured = set(self._specs) | {model for model, _ in self.settings.models}
+        self._configured = frozenset(self._specs) | {model for model, _ in self.settings.models}
         self._callbacks = Callbacks()
         self._begin_anew()
         _caches.add(self)
@@ -275,7 +275,7 @@ class ModelCache:
     @property
     def configured(self) -> frozenset[str]:
         """The models that this process is meant to hold: loaders, GENLOCK_MODELS, prewarm."""
-        return frozenset(self._configured)
+        return self._configured
 
     @property
     def views(self) -> Views:
