@@ -83,7 +83,7 @@ class Serving:
             "threads": THREADS,
             "keep-alive": KEEP_ALIVE_S,
             "timeout": 120,
-            "worker-tmp-dir": str(folder),
+            "worker-tmp-dir": "/dev/shm",  # gunicorn touches a file in it while it serves: on a disk that somebody flushes it would wait
         }
         flags = [
             "--no-control-socket",

@@ -13,8 +13,6 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,8 +29,6 @@ from ..coordinator.store import Store
 FIRST_POLL_S, MAX_POLL_S = 0.001, 0.02
 #: Seconds after which a worker goes on without the slot or the lock (R8): its holder may be stopped, and both only save work.
 MAX_WAIT_S = 60.0
-#: What the loader's thread is niced to: of two busy threads on one core it gets about a tenth.
-NICENESS = 10
 #: Times that an object is read again because it changed while it was read (its mtime, by a publisher of the same content).
 TRIES = 3
 
@@ -45,17 +41,6 @@ def stop_if(cancelled: Callable[[], bool]) -> None:
     """Raises Cancelled once `cancelled()` is true."""
     if cancelled():
         raise Cancelled
-
-
-def low_priority() -> None:
-    """Nice the calling thread (Linux only), and with it every thread that it starts from now on.
-
-    For the thread that does nothing but load: without privilege a thread cannot be made un-nice again. Threads that take part in its
-    torch operations are its own (OpenMP makes a team for each thread that asks for one), so requests keep theirs.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError):  # a sandbox may forbid it; then loading is only less polite
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from ..coordinator.manifest import Golden, Manifest
 from ..coordinator.store import Store
 from .archive import FormatError, check_safetensors
 from .checkpoint import Checkpoint, distinct, is_of_the_machine
-from .hostwork import Cancelled, HostWork, low_priority, one_torch_thread, stop_if
+from .hostwork import Cancelled, HostWork, one_torch_thread, stop_if
 from .loaders import Loader, exported_program, loader_for, state_dict_into
 from .proof import answer, difference, not_finite, tensors_of, touch
 
@@ -42,7 +42,6 @@ __all__ = [
     "exported_program",
     "load",
     "loader_for",
-    "low_priority",
     "state_dict_into",
 ]
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from ..coordinator.errors import BadCheckpoint, GenlockError, LoadFailed, ManifestInvalid
 from ..coordinator.manifest import Manifest, decode
+from ..coordinator.priority import low_priority
 from ..coordinator.store import Store
-from .hostwork import Cancelled, HostWork, low_priority
+from .hostwork import Cancelled, HostWork
 from .lastgood import LastGood
 from .loaders import Loader
 from .loading import Loaded, load

@@ -12,6 +12,7 @@ import pytest
 from blake3 import blake3
 from genlock.coordinator import disk
 from genlock.coordinator.disk import (
+    CALL_BYTES,
     PIECE_BYTES,
     copy_file,
     explained,
@@ -21,6 +22,7 @@ from genlock.coordinator.disk import (
     refuse_changed,
 )
 from genlock.coordinator.errors import ArtifactError, ArtifactMissing, ArtifactRefused, StoreFull
+from genlock.coordinator.priority import NICENESS
 
 #: Nothing, less than a piece, exactly one and two, and a last piece of one byte.
 SIZES = [1, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES, 3 * PIECE_BYTES + 1]
@@ -43,6 +45,24 @@ def test_a_copy_has_every_byte_in_its_place_and_the_digest_of_the_whole(tmp_path
     assert seen[-1] == (size, size)
     assert seen == sorted(seen)
     assert len(seen) == -(-size // PIECE_BYTES)
+
+
+def test_a_copy_makes_way_for_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread that copies or hashes has the priority of the caller, and none of their calls holds a core for long."""
+    calls: list[tuple[int, int]] = []
+    write, readv = os.write, os.readv
+
+    def note(size: int) -> None:
+        calls.append((os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), size))
+
+    monkeypatch.setattr(os, "write", lambda fd, data: (note(len(data)), write(fd, data))[1])
+    monkeypatch.setattr(os, "readv", lambda fd, buffers: (note(len(buffers[0])), readv(fd, buffers))[1])
+    (tmp_path / "from").write_bytes(content(PIECE_BYTES + 1))
+    with (tmp_path / "from").open("rb") as source, (tmp_path / "to").open("wb") as target:
+        copy_file(source.fileno(), target.fileno(), PIECE_BYTES + 1)
+    monkeypatch.undo()
+    assert {priority for priority, _ in calls} == {NICENESS}
+    assert max(size for _, size in calls) == CALL_BYTES
 
 
 def test_a_buffer_is_not_read_into_before_it_was_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

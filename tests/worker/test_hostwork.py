@@ -15,7 +15,7 @@ from genlock.coordinator.errors import ArtifactDamaged, ArtifactMissing, Artifac
 from genlock.coordinator.manifest import Artifact
 from genlock.coordinator.store import Progress, Store
 from genlock.worker import hostwork
-from genlock.worker.hostwork import Cancelled, HostWork, low_priority, one_torch_thread
+from genlock.worker.hostwork import Cancelled, HostWork, one_torch_thread
 
 PRELUDE = """
 import os, sys
@@ -344,38 +344,6 @@ def test_an_error_of_the_lock_leaks_no_descriptor(host: HostWork, monkeypatch: p
     with pytest.raises(OSError, match="No locks"), host.slot(never):
         pytest.fail("there was a lock")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-# --- priority ---------------------------------------------------------------------------------------------------------
-
-
-def test_only_the_loaders_thread_becomes_nice() -> None:
-    """os.nice() would make the requests nice too."""
-    found: list[int] = []
-
-    def loader() -> None:
-        low_priority()
-        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-
-    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    thread = threading.Thread(target=loader)
-    thread.start()
-    thread.join(30)
-    assert found == [hostwork.NICENESS]
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
-
-
-@pytest.mark.parametrize("platform", ["darwin", "linux"])
-def test_where_nobody_may_be_nice_loading_goes_on(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(which: int, who: int, priority: int) -> None:
-        asked.append(priority)
-        raise PermissionError
-
-    asked: list[int] = []
-    monkeypatch.setattr(hostwork.sys, "platform", platform)
-    monkeypatch.setattr(os, "setpriority", forbidden)
-    low_priority()
-    assert asked == ([hostwork.NICENESS] if platform == "linux" else [])
 
 
 def in_a_thread(function: Callable[[], object]) -> object:
