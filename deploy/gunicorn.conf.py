@@ -14,4 +14,6 @@ worker_class = "gthread"
 threads = 2
 timeout = 60
 graceful_timeout = 30
+# A worker touches a file in it all the while, and would wait for a disk that somebody flushes.
+worker_tmp_dir = "/dev/shm"
 raw_env = [f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '1')}"]
