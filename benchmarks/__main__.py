@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
     parser.add_argument("--quick", action="store_true", help="a smoke run: too short for figures that mean something")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     if wrong := sorted(set(given.names) - set(NAMES)):
         parser.error(f"there is no {', '.join(wrong)}; there are {', '.join(NAMES)}")
     console = Console(stderr=True)

@@ -13,10 +13,11 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
+from genlock.worker.demo.history import order_violations
 
 from . import nets
 from .figure import Figure, at_most, near, shown
-from .load import Answer, Load, Plan, violations
+from .load import Answer, Load, Plan
 from .stand import Serving, Stand, evaluator, serving, stand
 from .throughput import errors_of, p99_ms
 
@@ -56,8 +57,8 @@ class Trial:
 
     def last_old_s(self, moment: Moment) -> float:
         """Seconds from the commit to the end of the last answer from a generation before; negative: it ended earlier."""
-        old = max((a.generation for a in self.answers if a.done < moment.began), default=0)
-        return max(a.done for a in self.answers if a.generation <= old) - moment.committed
+        old = max((a.generation for a in self.answers if a.end < moment.began), default=0)
+        return max(a.end for a in self.answers if a.generation <= old) - moment.committed
 
     def _due(self, since: float, until: float) -> list[Answer]:
         return [answer for answer in self.answers if since <= answer.due < until]
@@ -153,7 +154,7 @@ def _figures(name: str, words: str, ours: Trial, theirs: Trial) -> list[Figure]:
             unit="ms",
         ),
         errors_of(f"{name}: request errors", [sum(a.is_error for a in ours.answers)]),
-        errors_of(f"{name}: older answers after newer ones", [violations(ours.answers)]),
+        errors_of(f"{name}: older answers after newer ones", [len(order_violations(ours.answers))]),
     ]
 
 

@@ -65,8 +65,8 @@ class Answer(NamedTuple):
     marked stale."""
 
     due: float
-    sent: float
-    done: float
+    start: float
+    end: float
     status: int
     generation: int
     stale: bool
@@ -74,7 +74,7 @@ class Answer(NamedTuple):
     @property
     def ms(self) -> float:
         """From when it was due, in ms."""
-        return (self.done - self.due) * 1000
+        return (self.end - self.due) * 1000
 
     @property
     def is_error(self) -> bool:
@@ -146,18 +146,6 @@ class Response:
 def _value(head: bytes, name: bytes) -> bytes:
     _, found, rest = head.partition(b"\r\n" + name + b":")
     return rest.partition(b"\r\n")[0].strip() if found else b""
-
-
-def violations(answers: list[Answer]) -> int:
-    """Answers, not marked stale, from an older generation than one that had ended before they were sent."""
-    good = [a for a in answers if a.status == 200 and not a.stale]
-    ended = deque(sorted(good, key=lambda a: a.done))
-    found = highest = 0
-    for answer in sorted(good, key=lambda a: a.sent):
-        while ended and ended[0].done < answer.sent:
-            highest = max(highest, ended.popleft().generation)
-        found += answer.generation < highest
-    return found
 
 
 def turns(work: Work) -> Iterator[tuple[int, float]]:

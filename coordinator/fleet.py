@@ -88,9 +88,6 @@ class Fleet:
         self.settings = chosen
         self.name = check_name(chosen.fleet, "fleet")
         self.store = Store(chosen.store_dir)
-        default = Settings.__dataclass_fields__["lease_s"].default
-        #: A lease that somebody asked for; it has to be the fleet's.
-        self._asked_lease_s = chosen.lease_s if lease is not None or chosen.lease_s != default else None
         self._endpoint: Endpoint | None = None
         self._made_link: Link | None = None
 
@@ -119,7 +116,7 @@ class Fleet:
     def identity(self) -> Identity:
         """Its id and lease, as its store says now; made where there is none. SettingsInvalid: another lease was asked for."""
         found = identity_of(self.store, self.name, lease_s=self.settings.lease_s)
-        check_lease(found, self._asked_lease_s)
+        check_lease(found, self.settings.lease_s)
         return found
 
     @property

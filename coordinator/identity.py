@@ -18,7 +18,7 @@ import msgspec
 from .disk import explained, make_folder, open_source, sync_folder
 from .errors import ArtifactMissing, ArtifactRefused, IdentityInvalid, SettingsInvalid
 from .manifest import check_name
-from .settings import MAX_LEASE_S, MIN_LEASE_S
+from .settings import LEASE_S, MAX_LEASE_S, MIN_LEASE_S
 from .store import Store
 
 #: The form of the file that this genlock writes; it refuses a higher one.
@@ -49,8 +49,8 @@ class _Record(msgspec.Struct):
     lease_s: Annotated[float, msgspec.Meta(ge=MIN_LEASE_S, le=MAX_LEASE_S)]
 
 
-def identity(store: Store, fleet: str, *, lease_s: float) -> Identity:
-    """The fleet's identity; the first of all processes and hosts to ask makes it, with `lease_s`.
+def identity(store: Store, fleet: str, *, lease_s: float | None) -> Identity:
+    """The fleet's identity; the first of all processes and hosts to ask makes it, with `lease_s` (None: LEASE_S).
 
     Raises InvalidName, SettingsInvalid (no possible lease), IdentityInvalid (what stands in the file cannot
     be used) or, when it has to be made, ArtifactRefused or StoreFull.
@@ -58,7 +58,7 @@ def identity(store: Store, fleet: str, *, lease_s: float) -> Identity:
     path = _path(store, fleet)
     record = _read(path)
     if record is None:
-        _make(path, store.root / "temp" / uuid.uuid4().hex, _new(lease_s))
+        _make(path, store.root / "temp" / uuid.uuid4().hex, _new(LEASE_S if lease_s is None else lease_s))
         record = _read(path)
     if record is None:
         raise IdentityInvalid(str(path), "it is a link to nowhere, or was removed in this moment", _RESTORE)

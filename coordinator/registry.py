@@ -230,10 +230,6 @@ class Registry:
         """A connection of its own that hears hints. Raises as `send` does."""
         return Subscription(self)
 
-    def tell_hint(self, text: str) -> None:
-        """Publishes on the hint channel, as a script does; for what asks whether a subscription is alive."""
-        self._guarded(lambda: self._client.publish(hint_of(self.fleet), text))
-
 
 class Subscription:
     """Hints as they come: (epoch, revision, model). Loses messages silently, as pub/sub does (R14): look at the state after `__init__`."""

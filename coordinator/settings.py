@@ -18,6 +18,8 @@ from .manifest import NAME
 
 #: Seconds; the longest lease that PROTOCOL.md allows ("Numbers and assumptions"), and the shortest that a scheduler's hiccups let live.
 MAX_LEASE_S, MIN_LEASE_S = 60.0, 0.1
+#: The lease of a fleet that is made without one being asked for (PROTOCOL.md).
+LEASE_S = 3.0
 #: Models that one worker may hold (PROTOCOL.md).
 MAX_HELD = 50
 
@@ -30,7 +32,7 @@ class Settings:
     fleet: str = "default"
     state_dir: Path = Path("~/.local/state/genlock")
     store: Path | None = None
-    lease_s: float = 3.0
+    lease_s: float | None = None
     on_disconnect: str = "stale"
     max_wait_s: float = 30.0
     agreement: float = 1.0
@@ -344,14 +346,16 @@ TABLE: tuple[Row, ...] = (
 assert {row.field for row in TABLE} == {f.name for f in fields(Settings)}
 
 
+#: Defaults that are not a value of their field: a path of this user, what is made with a fleet.
+USUAL = {"state_dir": "`~/.local/state/genlock`", "lease_s": f"`{LEASE_S}`"}
+
+
 def reference() -> str:
     """The configuration reference, Markdown: one row per setting."""
     default = Settings()
     rows = ["| variable | default | what it is |", "| --- | --- | --- |"]
     for row in TABLE:
-        value = (
-            "`~/.local/state/genlock`" if row.field == "state_dir" else _shown(getattr(default, row.field), row.field)
-        )
+        value = USUAL.get(row.field) or _shown(getattr(default, row.field), row.field)
         older = f" Older name: `{row.older[0]}`." if row.older else ""
         rows.append(f"| `{row.variable}` | {value} | {row.help}.{older} |")
     return "\n".join(rows) + "\n"

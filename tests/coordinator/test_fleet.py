@@ -74,6 +74,8 @@ def test_another_lease_than_the_fleets_is_an_error_that_says_so(fleet: Fleet, ne
     fleet.status()
     with pytest.raises(SettingsInvalid, match="1 s when the fleet was made"):
         new_fleet(lease=2.0).status()
+    with pytest.raises(SettingsInvalid, match="set to 1 s when the fleet was made"):
+        new_fleet(lease=None, settings=Settings.from_env({"GENLOCK_LEASE": "3"})).status()
     assert new_fleet(lease=None).identity.lease_s == 1.0
 
 

@@ -148,7 +148,7 @@ def test_a_subscription_hears_hints(real: Any) -> None:
     assert real.epoch
     subscription = real.registry.subscribe()
     assert subscription.wait(0.01) is None
-    real.registry.tell_hint("hello")
+    real.client.publish(hint_of(real.registry.fleet), "hello")
     reply = real.propose("v1")
     heard = [subscription.wait(5) for _ in range(3)]
     assert heard == [None, Hint(reply.epoch, reply.revision - 1, "digits"), Hint(reply.epoch, reply.revision, "digits")]

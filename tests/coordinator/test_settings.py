@@ -82,7 +82,7 @@ REFUSED: list[tuple[str, str, str]] = [
 def test_without_anything_set_the_defaults_count() -> None:
     made = Settings.from_env({})
     assert made == Settings()
-    assert (made.fleet, made.lease_s, made.agreement, made.on_disconnect) == ("default", 3.0, 1.0, "stale")
+    assert (made.fleet, made.lease_s, made.agreement, made.on_disconnect) == ("default", None, 1.0, "stale")
     assert made.redis_url is None
 
 

@@ -147,23 +147,6 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
-    @property
-    def order_violations(self) -> list[tuple[Answer, Answer]]:
-        """Pairs in which a request that started after another had ended was answered, unmarked, from an older generation."""
-        found = []
-        ended = sorted((a for a in self.answers if a.status == 200 and not a.stale), key=lambda a: a.end)
-        highest: Answer | None = None
-        upcoming = iter(ended)
-        waiting = next(upcoming, None)
-        for answer in sorted(ended, key=lambda a: a.start):
-            while waiting is not None and waiting.end < answer.start:
-                if highest is None or waiting.generation > highest.generation:
-                    highest = waiting
-                waiting = next(upcoming, None)
-            if highest is not None and answer.generation < highest.generation:
-                found.append((highest, answer))
-        return found
-
 
 @pytest.fixture
 def environment(redis_url: str, tmp_path: Path) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What follows from the history of all requests: who saw an older answer after a newer one, how well and how fast. Pure.
 
-`Request` is in news; times are seconds of the clock that all processes share.
+Times are seconds of the clock that all processes share.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Generic, Protocol, TypeVar
 
 from .news import Published, Request
 
@@ -15,11 +16,27 @@ from .news import Published, Request
 AFTERMATH_S = 0.1
 
 
+class Seen(Protocol):
+    """A request as whoever sent it saw it: when it started and ended (s), from which generation it was answered (0: not at all)."""
+
+    @property
+    def start(self) -> float: ...
+    @property
+    def end(self) -> float: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def stale(self) -> bool: ...
+
+
+S = TypeVar("S", bound=Seen)
+
+
 @dataclass(frozen=True)
-class Violation:
+class Violation(Generic[S]):
     """A request that started after `newer` was seen, at `seen`, and was answered from an older generation all the same."""
 
-    request: Request
+    request: S
     newer: int
     seen: float
 
@@ -28,7 +45,7 @@ class Violation:
         return f"a request was answered from generation {self.request.generation} {late_ms:.1f} ms after {self.newer} was seen"
 
 
-def order_violations(requests: Iterable[Request], published: Iterable[Published] = ()) -> list[Violation]:
+def order_violations(requests: Iterable[S], published: Iterable[Published] = ()) -> list[Violation[S]]:
     """Every request without a mark that started after another request, anywhere, had ended, and was answered from an older generation.
 
     A publish that has returned counts like an answer from its generation that ended then: no request that starts afterwards may be

@@ -64,7 +64,7 @@ class Report:
         return [r for r in self.requests if r.stale]
 
     @cached_property
-    def violations(self) -> list[Violation]:
+    def violations(self) -> list[Violation[Request]]:
         """Over the whole history; see order_violations."""
         return order_violations(self.requests, self.published)
 
