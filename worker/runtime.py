@@ -7,7 +7,6 @@ Three threads: `genlock-runtime` (the agent, all calls to Redis, the map of view
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import queue
@@ -15,7 +14,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,13 +24,13 @@ from ..coordinator.errors import DoesNotFit, GenlockError, Unavailable
 from ..coordinator.identity import mark_had_member
 from ..coordinator.manifest import decode
 from ..coordinator.records import Hint
+from .about import about
 from .agent import Agent
 from .hostwork import HostWork
 from .lastgood import LastGood
 from .limits import Limits, Use
 from .listener import Listener
 from .loaders import Loader
-from .loading import Loaded
 from .loadthread import Done, LoadThread, trim
 from .orders import (
     Answered,
@@ -44,11 +43,11 @@ from .orders import (
     Load,
     Rejected,
     Resubscribe,
-    Shown,
 )
 from .phases import Phases
+from .shelf import Shelf
 from .stats import Stats
-from .view import FOREVER, NEVER, View, Views
+from .view import View, Views
 
 if TYPE_CHECKING:
     from ..coordinator.fleet import Fleet
@@ -92,7 +91,6 @@ class Runtime:
         self._fleet, self.stats, self._limits = fleet, stats, limits
         self._publish_map, self._notify = publish, notify
         self.worker = worker
-        self.views: Views = {}
         self.failure = ""  #: what the runtime's thread died of or met last; shown by health
         self.misfits: dict[str, DoesNotFit] = {}  #: models that were refused for their size
         self.last_error = ""
@@ -116,8 +114,7 @@ class Runtime:
             report=lambda done: self.post(lambda: self._take_done(done)),
         )
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._payloads: dict[int, Loaded] = {}  # by the id of the job that loaded it
-        self._shown: dict[str, Shown] = {}
+        self._shelf = Shelf()
         self._questions: dict[int, Question] = {}
         self._tokens = 0
         self._phases = Phases()
@@ -141,6 +138,11 @@ class Runtime:
         """Begins; the last act of making a runtime."""
         self._thread.start()
         self._listener.start()
+
+    @property
+    def views(self) -> Views:
+        """What is loaded, model by model: the map that was published last."""
+        return self._shelf.views
 
     @property
     def is_alive(self) -> bool:
@@ -360,7 +362,7 @@ class Runtime:
                     self._take_answer(Answered(token, model=error.model, why=str(error)))
 
     def _cleared(self, command: Clear) -> None:
-        for model in self._shown:
+        for model in self.views:
             if command.model in ("", model):
                 self.stats.dropped(model, "clear")
 
@@ -372,7 +374,7 @@ class Runtime:
     def _take_done(self, done: Done) -> None:
         job = done.job
         if done.loaded is not None and done.manifest is not None:
-            self._payloads[job.id] = done.loaded
+            self._shelf.put(job.id, done.loaded)
             self.stats.loaded(job.model, steps=done.loaded.seconds, reload=job.purpose == "refresh")
             seconds = {step: round(s, 6) for step, s in done.loaded.seconds.items()}
             self.agent.loaded(job, done.key, {"seconds": seconds})
@@ -406,27 +408,15 @@ class Runtime:
         if question is None:
             return
         if answer.found:
-            question.views = tuple(self._view_of(model, *answer.found[model]) for model in question.models)
+            question.views = tuple(self._shelf.answer(model, *answer.found[model]) for model in question.models)
         else:
             question.error = answer
         question.event.set()
 
-    def _view_of(self, model: str, key: tuple[int, str], handle: int, stale: bool) -> View:
-        """The installed view where it shows just that, so that uses are counted on it; else one for this answer."""
-        view, loaded = self.views.get(model), self._payloads[handle]
-        if view is None or view.payload is not loaded.payload or view.generation != key[0]:
-            view = View(model=model, payload=loaded.payload, generation=key[0], version=key[1], bytes=loaded.bytes)
-        return view.as_stale() if stale and not view.stale else view
-
     # --- what is held --------------------------------------------------------------------------------------------
 
     def _uses(self) -> list[Use]:
-        now = clock()
-        found = []
-        for model in self.agent.slots:
-            view = self.views.get(model)
-            found.append(Use(model, view.bytes if view else 0, view.used_at if view else now))
-        return found
+        return self._shelf.uses(self.agent.slots, clock())
 
     def _hold(self, models: tuple[str, ...]) -> None:
         for model in models:
@@ -447,47 +437,17 @@ class Runtime:
         self.agent.drop(held)
 
     def _publish(self) -> None:
-        """Replaces the map of views if anything that it shows has changed."""
+        """Replaces the map of views if anything that it shows has changed, and lets go of what nothing needs any more."""
         now = clock()
-        shown = self.agent.shown(now)
-        if shown != self._shown:
-            views = {model: self._installed(model, what, now) for model, what in shown.items()}
-            changed = [m for m, what in shown.items() if what.lease and self._key_of(m) != what.key]
-            self._shown, self.views = shown, views
-            self._publish_map(views)
-            self.stats.installed(views)
+        changed = self._shelf.show(self.agent.shown(now), now)
+        if changed is not None:
+            self._publish_map(self.views)  # from here on requests read it; only then is anything sent (R1)
+            self.stats.installed(self.views)
             self.agent.about = self._about()
             self.agent.tell_people()
             for model in changed:
                 self._keep_last_good(model)
-        self._let_go()
-
-    def _key_of(self, model: str) -> tuple[int, str] | None:
-        before = self._shown.get(model)
-        return before.key if before and before.lease else None
-
-    def _installed(self, model: str, what: Shown, now: float) -> View:
-        before = self.views.get(model)
-        if before is not None and self._shown.get(model) == what:
-            return before
-        loaded = self._payloads[what.handle]
-        return View(
-            model=model,
-            payload=loaded.payload,
-            generation=what.key[0],
-            version=what.key[1],
-            lease=what.lease or (FOREVER if what.mode == "stale" else NEVER),
-            stale=what.mode == "stale",
-            used_at=before.used_at if before else now,
-            bytes=loaded.bytes,
-        )
-
-    def _let_go(self) -> None:
-        kept = self.agent.kept
-        unneeded = [handle for handle in self._payloads if handle not in kept]
-        for handle in unneeded:
-            del self._payloads[handle]
-        if unneeded and not self._closing.is_set():
+        if self._shelf.let_go(self.agent.kept) and not self._closing.is_set():
             self._loads.chore(trim)
 
     def _keep_last_good(self, model: str) -> None:
@@ -497,23 +457,14 @@ class Runtime:
             self._loads.chore(lambda: self._last_good.write(model, generation, manifest))
 
     def _about(self) -> str:
-        """What people see of this worker."""
-        models: Mapping[str, Any] = {
-            model: {"generation": view.generation, "version": view.version, "bytes": view.bytes, "stale": view.stale}
-            for model, view in self.views.items()
-        }
-        host, _, pid = self.worker.rpartition(":")
-        about = {
-            "worker": self.worker,
-            "host": host,
-            "pid": int(pid) if pid.isdigit() else os.getpid(),
-            "started_at": self._started_at,
-            "models": models,
-            "generations": {model: view.generation for model, view in self.views.items()},
-            "last_error": self.last_error,
-            "stats": self.stats.summary(),
-        }
-        return json.dumps(about)
+        return about(
+            self.worker,
+            self.views,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            last_error=self.last_error,
+            stats=self.stats.summary(),
+        )
 
     # --- hints ---------------------------------------------------------------------------------------------------
 

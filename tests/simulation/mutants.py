@@ -9,6 +9,7 @@ from typing import Any
 
 from genlock.coordinator import observer
 from genlock.worker.agent import Agent
+from genlock.worker.membership import Membership
 from genlock.worker.orders import Shown
 from genlock.worker.slot import Slot
 
@@ -41,19 +42,21 @@ def _free_without_entry(slot: Slot) -> bool:
 def _shown_until_acknowledged(agent: Agent, now: float) -> dict[str, Shown]:
     """What was dropped goes on being shown until Redis has heard of it."""
     shown = _SHOWN(agent, now)
-    if (agent.member is not None and agent._counter != agent._acked) or agent._list_changed:
+    membership = agent.membership
+    if (membership.id is not None and membership._counter != membership._acked) or membership.list_changed:
         shown = {m: what for m, what in getattr(agent, "was_shown", {}).items() if m not in agent.slots} | shown
     agent.was_shown = shown  # type: ignore[attr-defined]
     return shown
 
 
-def _joins_with_its_old_lease(agent: Agent, call: Any, reply: Any, sent: float) -> None:
-    lease = agent.lease
-    _TAKE_JOIN(agent, call, reply, sent)
-    if agent.lease is not lease:
+def _joins_with_its_old_lease(membership: Membership, call: Any, reply: Any, sent: float, *, holds: bool) -> Any:
+    lease = membership.lease
+    joined = _TAKE_JOIN(membership, call, reply, sent, holds=holds)
+    if membership.lease is not lease:
         lease.ended = False
-        lease.extend(agent.lease.deadline)
-        agent.lease = lease
+        lease.extend(membership.lease.deadline)
+        membership.lease = lease
+    return joined
 
 
 def _heard_now(agent: Agent, call: Any, reply: Any, sent: float, now: float) -> None:
@@ -74,7 +77,7 @@ def _applied_as_if_open(slot: Slot, state: Any, epoch: int, *, is_open: bool) ->
 _IS_FREE = Slot.is_free.fget  # type: ignore[attr-defined]
 _APPLY, _TAKE_ACTIVE = Slot.apply, Slot._take_active
 _SHOWN, _HEARD = Agent.shown, Agent.heard
-_TAKE_JOIN = Agent._take_join
+_TAKE_JOIN = Membership.take_join
 
 #: The server forgets commits, and those who have heard of them are not there to tell.
 LOSSES = frozenset({"relapse", "pause", "late", "doubled"})
@@ -95,7 +98,7 @@ MUTANTS = {
     "restart not noticed": Mutant("R6", 6, lua=(("(attaching and caller.run ~= fleet.run)", "false"),)),
     "read while closed": Mutant("R7", 88, ((Slot, "apply", _applied_as_if_open),), faults=LOSSES),
     "a lower generation": Mutant("R7", 1, ((Slot, "_take_active", _believes_a_lower_generation),), faults=LOSSES),
-    "the lease before goes on": Mutant("R10", 8, ((Agent, "_take_join", _joins_with_its_old_lease),)),
+    "the lease before goes on": Mutant("R10", 8, ((Membership, "take_join", _joins_with_its_old_lease),)),
     "nobody ready": Mutant("promise 3", 11, lua=(("c.ready > 0 and c.ready >=", "c.ready >="),)),
     "next forgotten": Mutant("R11", 0, lua=(("  changed(name)\n  take_next(name)\n", "  changed(name)\n"),)),
     "poison forgotten": Mutant("R13", 18, lua=(("if bad and not force then", "if false then"),)),

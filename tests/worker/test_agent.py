@@ -31,7 +31,8 @@ from genlock.coordinator.calls import (
 )
 from genlock.coordinator.clock import patience_s, usable_s
 from genlock.coordinator.manifest import Artifact, Manifest
-from genlock.worker.agent import BACKOFF_FROM_S, BACKOFF_TO_S, DESCRIBE_EVERY, Agent
+from genlock.worker.agent import Agent
+from genlock.worker.membership import BACKOFF_FROM_S, BACKOFF_TO_S, DESCRIBE_EVERY
 from genlock.worker.orders import (
     Answered,
     Cancel,
@@ -253,26 +254,7 @@ def test_no_lease_while_the_fleet_is_closed(play: Play) -> None:
 def test_an_epoch_that_was_heard_open_is_not_heard_closed_again(serving: Play) -> None:
     """R3: the reply that says closed is the older one."""
     serving.hears(Heartbeat("1", 1), open=False)
-    assert serving.agent.is_open and serving.mode() == "lease"
-
-
-def test_only_the_reply_to_the_last_join_counts_and_once(play: Play) -> None:
-    """R10: a second copy makes a member that nobody uses; its reply must not lengthen the lease of another membership."""
-    play.expect(Join, "epoch")
-    first = play.call()
-    assert isinstance(first, Join)
-    play.hears(first, id="1")
-    lease = play.lease
-    play.hears(first, id="2")
-    assert play.agent.member == "1" and play.lease is lease
-    play.expect(Hold, "unknown")
-    assert play.agent.member is None
-    play.hears(first, id="3")
-    assert play.agent.member is None
-    second = play.call()
-    assert isinstance(second, Join) and second.serial > first.serial
-    play.hears(second, "ok")  # no id: not what the script answers
-    assert play.agent.member is None
+    assert serving.agent.membership.is_open and serving.mode() == "lease"
 
 
 def test_a_new_membership_begins_a_new_lease(serving: Play) -> None:
@@ -579,14 +561,6 @@ def test_a_silent_member_is_evicted_after_a_whole_lease(serving: Play) -> None:
     serving.quiet()
 
 
-def test_a_member_that_beats_is_not_evicted(serving: Play) -> None:
-    """R5."""
-    for beat in range(9):
-        serving.now += LEASE_S / 3
-        serving.expect(Heartbeat, watch={"8": str(beat)})
-        serving.quiet()
-
-
 def test_a_deadline_that_has_passed_is_settled(serving: Play) -> None:
     """R8: nobody drives a candidate; whoever hears that it is due says so."""
     serving.now += LEASE_S / 3
@@ -642,7 +616,7 @@ def test_a_closed_epoch_is_opened_after_it_was_watched(serving: Play) -> None:
         serving.hears(call)
     serving.open, serving.revision = True, 3
     serving.hears(call)
-    assert serving.agent.is_open and serving.mode() == "ask", (
+    assert serving.agent.membership.is_open and serving.mode() == "ask", (
         "a heal may have changed what was read while it was closed"
     )
     serving.reads(m=idle(2, 1))
@@ -832,19 +806,6 @@ def test_without_redis_the_lease_runs_on_and_then_views_are_stale(serving: Play)
     assert answer.found["m"][2]
     serving.expect(Heartbeat)
     assert not serving.agent.gone and serving.mode() == "lease"
-
-
-def test_it_is_tried_again_ever_later(serving: Play) -> None:
-    serving.now += LEASE_S / 3
-    waits = []
-    for _ in range(9):
-        call = serving.call()
-        assert isinstance(call, Heartbeat)
-        serving.agent.unreachable(call, serving.now)
-        serving.quiet()
-        waits.append(serving.agent._retry_at - serving.now)
-        serving.now = serving.agent._retry_at
-    assert waits[:3] == pytest.approx([0.02, 0.04, 0.08]) and waits[-1] == pytest.approx(BACKOFF_TO_S)
 
 
 def test_a_fleet_may_refuse_instead() -> None:

@@ -179,7 +179,7 @@ def dies(worker: Any, cache: ModelCache) -> None:
     """The child is killed: nothing of it goes on, and its badge stays."""
     runtime = cache.runtime
     assert runtime is not None
-    runtime.agent.left = True
+    runtime.agent.membership.left = True
     runtime.post(lambda: None)
     runtime._thread.join(20)
     worker.pid = 0

@@ -129,7 +129,7 @@ def test_memory_of_a_replaced_generation_is_let_go(publish: Publish, new_cache: 
     for value in range(2, 7):
         publish(value)
     assert cache.runtime is not None
-    assert len(cache.runtime._payloads) == 2
+    assert len(cache.runtime._shelf._loaded) == 2
 
 
 def test_a_candidate_too_large_for_this_worker_is_refused_with_the_numbers(
@@ -358,8 +358,8 @@ def test_the_embedded_server_is_started_again_by_who_misses_it(
     object.__setattr__(fleet.endpoint, "embedded", None)
 
 
-def test_a_failing_chore_of_people_costs_nothing(publish: Publish, new_cache: NewCache) -> None:
-    """The name of a worker is host:pid; a host without a number in it would not be read back."""
+def test_people_are_told_of_this_process(publish: Publish, new_cache: NewCache) -> None:
+    """Who reads the list of workers has to find the process, also where its name does not say which it is."""
     publish(1)
     cache = new_cache()
     cache.get("m")
