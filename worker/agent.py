@@ -328,7 +328,14 @@ class Agent:
         slot = self.slots.get(call.model)
         if slot is None:
             return
-        slot.found_manifest(call.gen, _version_in(reply.manifest), reply.manifest or "", now)
+        try:
+            version = decode(reply.manifest or "").version
+        except GenlockError as error:
+            why = str(error) if reply.manifest else "Redis has none: its history may have lost it"
+            slot.no_manifest(call.gen, {"worker": self.worker, "step": "manifest", "why": why}, now)
+            self._ask_again(call.model)
+        else:
+            slot.found_manifest(call.gen, version, reply.manifest or "", now)
         self._remember(slot)
 
     def _apply(self, reply: Reply, covers: tuple[str, ...] = ()) -> None:
@@ -483,11 +490,3 @@ class Agent:
         """What is to be done since the last call, in this order."""
         self._given, self._commands = self._commands, []
         return self._given
-
-
-def _version_in(manifest: str | None) -> str | None:
-    """The content that a manifest names; None: there is none, or it cannot be read."""
-    try:
-        return decode(manifest).version if manifest else None
-    except GenlockError:
-        return None

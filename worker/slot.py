@@ -156,7 +156,7 @@ class Slot:
             return None
         return (state.cand.gen, state.cand.version)
 
-    def found_manifest(self, gen: int, version: str | None, manifest: str, now: float) -> None:
+    def found_manifest(self, gen: int, version: str, manifest: str, now: float) -> None:
         """The fleet's manifest of a number. It may be of another content than what is wanted here, which then is asked for again."""
         for key in (self.told.key if self.told else None, self.target):
             if key is None or key[0] != gen:
@@ -167,6 +167,13 @@ class Slot:
             self.manifests[key] = manifest
             if self.told and self.told.key == key and self.told.manifest is None:
                 self.told = replace(self.told, manifest=manifest)
+
+    def no_manifest(self, gen: int, detail: Mapping[str, Any], now: float) -> None:
+        """The fleet has no manifest of a number, or one that cannot be read: it cannot be loaded, so far."""
+        for key in (self.told.key if self.told else None, self.target):
+            if key is not None and key[0] == gen:
+                self.postpone(key, now)
+                self.verdicts[key] = Verdict(key, FAILED, detail)
 
     # --- loads ---------------------------------------------------------------------------------------------------
 

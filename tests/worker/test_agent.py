@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from genlock.coordinator.calls import (
     BAD,
+    FAILED,
     FENCED,
     READY,
     Active,
@@ -473,17 +474,22 @@ def test_a_candidate_that_is_gone_is_not_loaded_any_more(serving: Play) -> None:
     assert serving.taken(Cancel) == [Cancel(job)]
 
 
-def test_a_manifest_that_cannot_be_had_is_asked_for_again(serving: Play) -> None:
+def test_a_manifest_that_cannot_be_had_is_said_and_asked_for_again(serving: Play) -> None:
+    """The fleet learns why this worker is not ready; a manifest that comes after all makes it ready."""
     serving.agent.hinted(1, 2, "m", serving.now)
     serving.reads(m=preparing(2, 1, 2))
     began = serving.now
-    for manifest in (None, "no manifest", MANIFESTS[3].encode().decode()):
+    for manifest, why in ((None, "Redis has none"), ("no manifest", "manifest")):
         call = serving.until(ManifestOf)
         assert call == ManifestOf("m", 2)
         serving.hears(call, manifest=manifest)
-        serving.quiet()
+        say = serving.expect(Say, states={"m": preparing(2, 1, 2)})
+        assert (say.said, say.detail["step"]) == (FAILED, "manifest") and why in say.detail["why"]
         assert serving.loads == []
+    call = serving.until(ManifestOf, states={"m": preparing(2, 1, 2)})
     assert serving.now - began == pytest.approx(3 * RETRY_FROM_S), "each time twice as late"
+    serving.hears(call, manifest=MANIFESTS[3].encode().decode())
+    assert serving.loads == [], "of another content"
     serving.hears(ManifestOf("dropped", 2), manifest=MANIFESTS[2].encode().decode())
 
 
@@ -678,6 +684,25 @@ def test_another_content_under_the_same_number_reopens(serving: Play) -> None:
     serving.joins("2")
     serving.expect(Hold, states={"m": idle(1, 1, 5)})
     assert serving.expect(Reopen, "ok").version == version(1)
+
+
+@pytest.mark.parametrize(("manifest", "why"), [(None, "Redis has none"), ("{", "manifest")])
+def test_who_waits_for_an_active_generation_without_a_manifest_is_told_why(
+    play: Play, manifest: str | None, why: str
+) -> None:
+    """Redis shows 1 as active and has lost, or garbled, its manifest: requests would wait for ever longer tries, and learn nothing."""
+    play.joins()
+    play.agent.asked(1, ("m",))
+    play.expect(Hold, states={"m": idle(1, 1)})
+    play.expect(Ask, states={"m": idle(1, 1)})
+    play.expect(ManifestOf, manifest=manifest)
+    play.expect(Ask, states={"m": idle(1, 1)})
+    (answer,) = play.taken(Answered)
+    assert "generation 1 could not be loaded here at manifest" in answer.why and why in answer.why
+    play.hears(play.until(ManifestOf), manifest=MANIFESTS[1].encode().decode())
+    play.ends(1)
+    play.until(Heartbeat)
+    assert play.mode() == "lease", "it is tried again, and heals"
 
 
 def test_who_never_heard_the_manifest_asks_for_a_higher_number(play: Play) -> None:
