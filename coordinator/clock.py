@@ -1,4 +1,4 @@
-"""The one clock that leases and watchers are measured on, and how far it is trusted (PROTOCOL.md, "Numbers and assumptions").
+"""The one clock that leases and watchers are measured on, and how far it is trusted (docs/how-it-works.md, "Numbers").
 
 `clock()` goes on while the machine sleeps where the system has such a clock, so that a lease is not longer than it looks. Each
 process reads only its own: no time of one process is ever compared with a time of another, nor with Redis's.

@@ -13,7 +13,7 @@
     ├── OutcomeUnknown         it may have happened or not; ask again by the request id
     └── ArtifactError          a file is not what it should be
         ├── ArtifactMissing, ArtifactDamaged, ArtifactRefused, BadCheckpoint, LoadFailed, ManifestInvalid,
-            IdentityInvalid, StoreFull
+            IdentityInvalid, StoreUnusable, StoreFull
 
 Split by who has to act. `status` is the HTTP status that an error becomes, `exit_status` the one of a command
 (0 done, 1 failed, 2 usage, 3 not committed by decision, 4 timed out or unknown, 5 Redis unreachable).
@@ -93,8 +93,9 @@ class NoGeneration(Misuse):
     outcome = "unknown"
 
     def __str__(self) -> str:
-        wanted = "such generation" if self.wanted is None else f"generation {self.wanted}"
-        return f"model {self.model!r} has no {wanted}: {self.why}"
+        if self.wanted is None:
+            return f"model {self.model!r}: {self.why}"
+        return f"model {self.model!r} has no generation {self.wanted}: {self.why}"
 
 
 @dataclass(eq=False)
@@ -244,7 +245,7 @@ class RedisRefused(Unavailable):
     remedy: str
 
     def __str__(self) -> str:
-        return f"the Redis at {self.where} refuses: {self.why}. {self.remedy}"
+        return f"the Redis at {self.where} refuses: {self.why.rstrip('.')}. {self.remedy}"
 
 
 @dataclass(eq=False)
@@ -273,7 +274,8 @@ class FleetMismatch(Unavailable):
     def __str__(self) -> str:
         return (
             f"fleet {self.fleet!r} in this Redis has the id {self.found}, the store says {self.expected}: two fleets share one"
-            " name. Give one of them another name (GENLOCK_FLEET) or its own store (GENLOCK_STORE)"
+            " name, or GENLOCK_STORE is not the folder that this fleet's workers and trainers use. Set it to that folder, or give one of"
+            " the fleets another name (GENLOCK_FLEET) or its own store"
         )
 
 
@@ -319,14 +321,13 @@ class FlipRejected(NotCommitted):
     step: str = ""
     worker: str = ""
     flip: Any = field(default=None, repr=False)
+    had_active: bool = True
 
     def __str__(self) -> str:
         who = f" by {self.worker}" if self.worker else ""
         step = f" at {self.step}" if self.step else ""
-        return (
-            f"generation {self.generation} of model {self.model!r} was rejected{who}{step}: {self.why}."
-            " What was active stays active"
-        )
+        active = ". What was active stays active" if self.had_active else ""
+        return f"generation {self.generation} of model {self.model!r} was rejected{who}{step}: {self.why}{active}"
 
 
 @dataclass(eq=False)
@@ -380,14 +381,15 @@ class Poisoned(NotCommitted):
     model: str
     version: str
     why: str
+    to: int | None = None  #: the generation of a rollback, which knows no force
 
     outcome = "poisoned"
 
     def __str__(self) -> str:
-        return (
-            f"version {self.version[:12]} of model {self.model!r} was found bad before ({self.why}): it is not tried again"
-            " unless with force (`--force`)"
-        )
+        bad = f"version {self.version[:12]} of model {self.model!r} was found bad before ({self.why})"
+        if self.to is None:
+            return f"{bad}: it is not tried again unless with force (`--force`)"
+        return f"{bad}: there is no way back to generation {self.to}; name another generation, or publish the file again with --force"
 
 
 @dataclass(eq=False)
@@ -530,6 +532,19 @@ class IdentityInvalid(ArtifactError):
 
     def __str__(self) -> str:
         return f"{self.path} does not say which fleet this is: {self.why}. {self.remedy}"
+
+
+@dataclass(eq=False)
+class StoreUnusable(ArtifactError):
+    """The folder of the store cannot be made, or this user cannot look into it."""
+
+    path: str
+    why: str
+
+    status = 500
+
+    def __str__(self) -> str:
+        return f"the store {self.path} cannot be used: {self.why}: choose another GENLOCK_STORE"
 
 
 @dataclass(eq=False)

@@ -257,7 +257,7 @@ class Fleet:
         state = state_of(self._link, model)
         seen = generation or (state.cand.gen if state.cand else None)
         if seen is None:
-            raise NoGeneration(model, None, "no candidate is in work")
+            raise NoGeneration(model, None, "no candidate is in work, there is nothing to abort")
         return self._decide(Abort(model, _request(request), seen, _me(), why))
 
     def pin(self, model: str, *, why: str = "", request: str | None = None) -> int:
@@ -399,18 +399,22 @@ class Fleet:
         """
         self._link.ask(Attach())
         with ExitStack() as stack:
-            fleets = {self.name: self.registry}
+            fleets = {self.name: self._link}
             for name in fleets_of(self.store):
                 if name != self.name:
-                    fleets[name] = self._registry_of(name)
+                    fleets[name] = self._link_of(name)
                     stack.callback(fleets[name].close)
             return gc(self.store, fleets, older_than_s=older_than_s, dry_run=dry_run)
 
-    def _registry_of(self, fleet: str) -> Registry:
-        """Of another fleet of this store, which may have another lease."""
-        from .registry import Registry
+    def _link_of(self, fleet: str) -> Link:
+        """To another fleet of this store, which may have another lease."""
 
-        return Registry(self.endpoint, fleet, identity_of(self.store, fleet, lease_s=self.settings.lease_s))
+        def make() -> Registry:
+            from .registry import Registry
+
+            return Registry(self.endpoint, fleet, identity_of(self.store, fleet, lease_s=None))
+
+        return Link(self.endpoint, make, fleet=fleet, who=_me())
 
 
 def _give_golden(draft: Draft, golden: Golden | None, rtol: float, atol: float) -> None:

@@ -74,11 +74,13 @@ def _ms(value: Any) -> int:
     return int(value) if isinstance(value, str) and value.isdigit() else 0
 
 
-def error_of(flip: Flip, answer: Answer) -> GenlockError | None:
-    """The error of a candidate that ended otherwise than committed."""
+def error_of(flip: Flip, answer: Answer, *, had_active: bool = True) -> GenlockError | None:
+    """The error of a candidate that ended otherwise than committed. `had_active`: whether a generation stays active then."""
     generation = flip.generation or 0
     if answer.state == "rejected":
-        return FlipRejected(flip.model, generation, flip.version, answer.why, answer.step, answer.worker, flip)
+        return FlipRejected(
+            flip.model, generation, flip.version, answer.why, answer.step, answer.worker, flip, had_active
+        )
     if answer.state == "superseded":
         return FlipSuperseded(flip.model, flip.version, answer.why, flip)
     if answer.state == "aborted":
@@ -90,7 +92,7 @@ def refusal_of(reply: Reply, model: str, *, version: str = "", seen: int = 0, to
     """The error of a change that was refused. `seen`: the generation that it was decided on; `to`: the one to go back to."""
     refusals: dict[str, GenlockError] = {
         "lock": LockLost(model, str(as_object(reply.holder).get("who", ""))),
-        "poisoned": Poisoned(model, reply.version or version, reply.why),
+        "poisoned": Poisoned(model, reply.version or version, reply.why, to),
         "conflict": Conflict(model, _named(str(seen)), _named(reply.found or "0")),
         "nowhere": NoGeneration(model, to, reply.why),
         "unknown-model": UnknownModel(model),

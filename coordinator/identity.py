@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from typing import Annotated
 import msgspec
 
 from .disk import explained, make_folder, open_source, sync_folder
-from .errors import ArtifactMissing, ArtifactRefused, IdentityInvalid, SettingsInvalid
+from .errors import ArtifactMissing, ArtifactRefused, IdentityInvalid, SettingsInvalid, StoreUnusable
 from .manifest import check_name
 from .settings import LEASE_S, MAX_LEASE_S, MIN_LEASE_S
 from .store import Store
@@ -52,13 +53,16 @@ class _Record(msgspec.Struct):
 def identity(store: Store, fleet: str, *, lease_s: float | None) -> Identity:
     """The fleet's identity; the first of all processes and hosts to ask makes it, with `lease_s` (None: LEASE_S).
 
-    Raises InvalidName, SettingsInvalid (no possible lease), IdentityInvalid (what stands in the file cannot
-    be used) or, when it has to be made, ArtifactRefused or StoreFull.
+    Raises InvalidName, SettingsInvalid (no possible lease), StoreUnusable, IdentityInvalid (what stands in the file
+    cannot be used) or, when it has to be made, ArtifactRefused or StoreFull.
     """
     path = _path(store, fleet)
+    _check_root(store.root)
     record = _read(path)
     if record is None:
-        _make(path, store.root / "temp" / uuid.uuid4().hex, _new(LEASE_S if lease_s is None else lease_s))
+        data = _new(LEASE_S if lease_s is None else lease_s)
+        _check_root(store.root, make=True)
+        _make(path, store.root / "temp" / uuid.uuid4().hex, data)
         record = _read(path)
     if record is None:
         raise IdentityInvalid(str(path), "it is a link to nowhere, or was removed in this moment", _RESTORE)
@@ -87,6 +91,20 @@ def mark_had_member(store: Store, fleet: str) -> None:
         finally:
             os.close(descriptor)
         sync_folder(marker.parent)  # even if it was there: who made it may not have come to this yet
+
+
+def _check_root(root: Path, *, make: bool = False) -> None:
+    """Raises StoreUnusable: no backup of a fleet's file helps where the store itself is a wrong path."""
+    try:
+        with explained(root):
+            with suppress(FileNotFoundError):
+                (root / "fleets").lstat()  # fails where the root is no folder, or not ours to look into
+            if make:
+                make_folder(root)
+    except ArtifactMissing as error:
+        raise StoreUnusable(str(root), "no folder can be made there") from error
+    except ArtifactRefused as error:
+        raise StoreUnusable(str(root), error.why) from error
 
 
 def _path(store: Store, fleet: str) -> Path:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .calls import NO_EPOCH, Call, Epoch, Reply
+from .calls import NO_EPOCH, Call, Epoch, Read, Reply
 from .clock import clock
 from .errors import FleetClosed, OutcomeUnknown, RedisRefused, RedisUnreachable
-from .wait import Wait
+from .wait import SLACK_S, Wait, Watch
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -127,6 +127,24 @@ def new_wait(
         jitter=random.random(),
         is_patient=is_patient,
     )
+
+
+def wait_until_open(link: Link, *, lease_s: float) -> None:
+    """Watches a fleet that is closed and opens it, as everybody who waits does (R6): all of its workers may be gone.
+
+    `lease_s`: as far as this process knows. Raises FleetClosed after two leases, and what Link.ask raises.
+    """
+    watch, since = Watch(lease_s, watcher=link.who, jitter=random.random()), clock()
+    with Ear(link, None) as ear:
+        while True:
+            watch.heard(link.ask(Read("")), clock())
+            if watch.is_open:
+                return
+            if clock() > since + 2 * watch.lease_s + SLACK_S:
+                raise FleetClosed(link.fleet, clock() - since)
+            for duty in watch.duties(clock()):
+                link.send_quietly(duty, watch.epoch)
+            ear.wait(watch.pause_s(clock()))
 
 
 def pursue(

@@ -289,7 +289,8 @@ class Publisher:
         answer = wait.answer or Answer()
         seconds |= {"propose": wait.answered_s, "total": clock() - began}
         flip = self._flip(model, terms.request, answer, seconds)
-        if (error := error_of(flip, answer)) is not None:
+        had_active = wait.state is None or wait.state.active is not None
+        if (error := error_of(flip, answer, had_active=had_active)) is not None:
             raise error
         return flip
 

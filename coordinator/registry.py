@@ -20,6 +20,8 @@ from .scripts import Caller, digest_of, source_of
 
 #: Seconds that a call waits for its answer. Scripts take well under a millisecond; a busy or swapping server gets this long.
 CALL_TIMEOUT_S = 0.5
+#: Characters of an answer that no Redis gives, for an error: a status line of HTTP, the banner of another server.
+QUOTED = 80
 
 _REMEDIES = {
     "READONLY": "It is a replica: point GENLOCK_REDIS_URL to the primary",
@@ -149,7 +151,11 @@ class Registry:
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
             self._drop_quietly()
             refused = _refusal(self.endpoint.where, error)
-            raise refused or RedisUnreachable(self.endpoint.where, str(error) or type(error).__name__) from error
+            raise refused or RedisUnreachable(self.endpoint.where, _said(error)) from error
+        except redis.exceptions.InvalidResponse as error:
+            self._drop_quietly()
+            why = f"what listens there is no Redis ({str(error)[:QUOTED]})"
+            raise RedisUnreachable(self.endpoint.where, why, "Point GENLOCK_REDIS_URL to one") from error
         except redis.exceptions.RedisError as error:
             self._drop_quietly()
             raise _refusal(self.endpoint.where, error) or RedisRefused(
@@ -265,6 +271,11 @@ def _info(connection: Any, section: str) -> dict[str, str]:
     answer = connection.read_response()
     text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else str(answer)
     return dict(line.strip().split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+def _said(error: BaseException) -> str:
+    """What the driver says, without its objects, which it writes out behind " : " for each sentinel."""
+    return str(error).partition(" : <")[0] or type(error).__name__
 
 
 def _refusal(where: str, error: BaseException) -> RedisRefused | None:

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from .errors import SettingsInvalid
 from .manifest import NAME
 
-#: Seconds; the longest lease that PROTOCOL.md allows ("Numbers and assumptions"), and the shortest that a scheduler's hiccups let live.
+#: Seconds; the longest lease that is allowed (docs/how-it-works.md, "Numbers"), and the shortest that a scheduler's hiccups let live.
 MAX_LEASE_S, MIN_LEASE_S = 60.0, 0.1
-#: The lease of a fleet that is made without one being asked for (PROTOCOL.md).
+#: The lease of a fleet that is made without one being asked for (docs/how-it-works.md, "Numbers").
 LEASE_S = 3.0
-#: Models that one worker may hold (PROTOCOL.md).
+#: Models that one worker may hold (docs/how-it-works.md, "Numbers").
 MAX_HELD = 50
 
 
@@ -153,7 +153,10 @@ def size(text: str) -> int:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     if not match or match[2].lower() not in _UNITS:
         raise ValueError("a size is a number and a unit, such as 4GiB, 500MB or 1000000")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    value = int(float(match[1]) * _UNITS[match[2].lower()])
+    if value < 1:
+        raise ValueError("a size is at least 1 byte")
+    return value
 
 
 def path(text: str) -> Path:
@@ -202,9 +205,9 @@ def _lease(text: str) -> float:
 
 
 def _positive(text: str) -> float:
-    value = seconds(text)
+    value = 0.0 if text.strip().startswith("-") else seconds(text)
     if value <= 0:
-        raise ValueError("it must be more than 0")
+        raise ValueError("it must be more than 0 seconds")
     return value
 
 
@@ -226,9 +229,12 @@ def _held(text: str) -> int:
 
 
 def _ratio(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and 0 <= value <= 1):
-        raise ValueError("it must be between 0 and 1")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ValueError("it must be a share between 0 and 1")
     return value
 
 

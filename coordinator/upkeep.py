@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .calls import Attach
-from .errors import ArtifactDamaged, ArtifactError, ArtifactMissing, ArtifactRefused, FleetClosed
+from .errors import ArtifactDamaged, ArtifactError, ArtifactMissing, ArtifactRefused
 from .flip import Progress
+from .identity import identity
+from .link import Link, wait_until_open
 from .manifest import Artifact, Golden, decode
 
 if TYPE_CHECKING:
@@ -82,17 +83,16 @@ def _damage(store: Store, digest: str, error: ArtifactError, needed: dict[str, N
     return Damage(digest=digest, path=str(store.path(digest)), why=why, models=models, aside=aside)
 
 
-def gc(store: Store, fleets: dict[str, Registry], *, older_than_s: float, dry_run: bool) -> list[StoredObject]:
+def gc(store: Store, fleets: dict[str, Link], *, older_than_s: float, dry_run: bool) -> list[StoredObject]:
     """Removes the objects that no stored manifest of any of `fleets` needs, and leftovers; returns them.
 
-    Nothing that is needed is found by a fleet that is closed (FleetClosed), or that has lost all it knew: then objects stay.
+    A fleet that is closed does not know yet what it needs: its opening is waited for (FleetClosed). Where this Redis knows nothing of
+    a fleet, objects stay: it may have lost that, or be another fleet's.
     """
     keep: set[str] = set()
-    for name, registry in fleets.items():
-        registry.ask(Attach())  # refuses keys of a fleet of the same name and another id
-        if not registry.snapshot().is_open:
-            raise FleetClosed(name, 0.0)
-        needed = needed_by(registry)
+    for name, link in fleets.items():
+        wait_until_open(link, lease_s=identity(store, name, lease_s=None).lease_s)
+        needed = link.use(needed_by)
         if not needed and len(fleets) > 1:
             raise _unknown_needs(store, name)
         keep |= needed.keys()
@@ -112,6 +112,6 @@ def fleets_of(store: Store) -> list[str]:
 def _unknown_needs(store: Store, fleet: str) -> ArtifactRefused:
     why = (
         f"fleet {fleet!r} keeps its artifacts there too, and this Redis does not say which. Give every fleet a store of its own,"
-        f" or remove {store.root / 'fleets' / fleet}.json if there is no such fleet any more"
+        f" or remove {store.root / 'fleets' / fleet}.json if there is no such fleet (a mistyped name is enough to make one)"
     )
     return ArtifactRefused(str(store.root), why)

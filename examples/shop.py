@@ -1,11 +1,13 @@
 """A Flask service that answers from two models at one instant of the fleet: an encoder and the ranker that was trained with it.
 
+    python -c 'import torch, safetensors.torch as s; s.save_file(torch.nn.Linear(4, 8).state_dict(), "encoder.safetensors")'
+    python -c 'import torch, safetensors.torch as s; s.save_file(torch.nn.Linear(8, 3).state_dict(), "ranker.safetensors")'
     genlock publish encoder encoder.safetensors
     genlock publish ranker ranker.safetensors
     gunicorn -c python:genlock.worker.hooks shop:app
     curl -i localhost:8000/rank -H 'content-type: application/json' -d '[0.1, 0.2, 0.3, 0.4]'
 
-Every answer says which generations it came from: `X-Genlock-Generation: encoder=4, ranker=9`.
+The first two lines stand for a training job. Every answer says which generations it came from: `X-Genlock-Generation: encoder=4, ranker=9`.
 """
 
 import torch

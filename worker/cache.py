@@ -105,7 +105,8 @@ class ModelCache:
         """The view of the active generation: `payload`, `generation`, `version`, `stale`.
 
         Hold on to the view for as long as its payload is used. `key` takes part in a canary, where there is one.
-        Raises UnknownModel, NotReady (nothing to answer from within `max_wait_s`), DoesNotFit.
+        Raises UnknownModel, NotReady (nothing to answer from within `max_wait_s`; nothing is published yet of a configured model),
+        DoesNotFit.
         """
         try:
             view = self._views[model]
@@ -178,11 +179,11 @@ class ModelCache:
         error: GenlockError
         if question.error is None:
             waited = f"waited {self.settings.max_wait_s:g} s (GENLOCK_MAX_WAIT) for its active generation"
-            why = f"{waited}; last error: {runtime.last_error or runtime.failure or 'none'}"
+            why = f"{waited}; last error: {runtime.error_of(*question.models) or runtime.failure or 'none'}"
             error = NotReady(question.models[0], why)
-        elif question.error.unknown:
-            self._forget_unknown(question.error.model, runtime)
-            error = UnknownModel(question.error.model, tuple(sorted(runtime.views)))
+        elif question.error.unknown and question.error.model not in self._configured:
+            self._forget(question.error.model, runtime)
+            error = UnknownModel(question.error.model)  # what else the fleet has is not known here
         else:
             model = question.error.model
             error = runtime.misfits.get(model) or NotReady(model, question.error.why)
@@ -190,10 +191,9 @@ class ModelCache:
             self._stats.failed(model, str(error))
         raise error
 
-    def _forget_unknown(self, model: str, runtime: Runtime) -> None:
+    def _forget(self, model: str, runtime: Runtime) -> None:
         """Any name may come with a request; only what was configured is waited for."""
-        if model not in self._configured:
-            runtime.post(lambda: runtime.agent.drop([model]))
+        runtime.post(lambda: runtime.agent.drop([model]))
 
     # --- what the process calls ----------------------------------------------------------------------------------
 
@@ -221,7 +221,8 @@ class ModelCache:
         for done, model in enumerate(names, 1):
             question = runtime.ask((model,), max(0.0, until - clock()))
             if question.views is None:
-                failed[model] = question.error.why if question.error else "it was not loaded in time"
+                overdue = runtime.error_of(model) or "it was not loaded in time"
+                failed[model] = question.error.why if question.error else overdue
                 _log.warning("prewarm: model %s is not loaded: %s", model, failed[model])
             if on_progress is not None:
                 on_progress(model, done, len(names))

@@ -2,8 +2,9 @@
 
 It works without, and better with them: a worker takes requests when its models are loaded (or GENLOCK_MAX_WAIT is over: then it comes up
 unready, see /readyz), leaves the fleet when it ends, and the arbiter says at once when one has died, so that no flip waits for its
-lease. For every worker class, with or without `preload_app`; the caches are those of the process, whatever the app is. A configuration
-that has hooks of its own calls ours in them::
+lease. Where the app sets up no logging, genlock's lines go to gunicorn's error log, at its level, and not bare to stderr. For every worker
+class, with or without `preload_app`; the caches are those of the process, whatever the app is. A configuration that has hooks of its own
+calls ours in them::
 
     from genlock.worker import hooks
     from genlock.worker.hooks import *
@@ -15,6 +16,7 @@ that has hooks of its own calls ours in them::
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -35,6 +37,8 @@ REPORT_S = 0.3
 
 #: What this process has been warned of; once is enough, however many workers it starts.
 _warned: set[str] = set()
+#: The parent of all loggers of genlock.
+_ours = logging.getLogger("genlock")
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -63,8 +67,23 @@ def _warn(server: Any, text: str) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """In the worker, before the app is imported: from here on the arbiter knows which member it is."""
+    _lend_log(worker.log.error_log)
     badge: Badge = worker.genlock_badge
     on_joined(lambda cache, member, epoch: badge.show(id(cache), _membership(cache, member, epoch)))
+
+
+def _lend_log(log: logging.Logger) -> None:
+    """gunicorn's log takes our lines, unless somebody has said where they go."""
+    if not _ours.handlers and not logging.getLogger().handlers:
+        _ours.handlers[:] = log.handlers
+        _ours.setLevel(log.level)
+
+
+def _give_log_back(log: logging.Logger) -> None:
+    """The app has set up logging when it was imported: each line once, and as it says."""
+    if logging.getLogger().handlers and _ours.handlers == log.handlers:
+        _ours.handlers.clear()
+        _ours.setLevel(logging.NOTSET)
 
 
 def _membership(cache: ModelCache, member: str, epoch: Epoch) -> Membership:
@@ -83,6 +102,7 @@ def _membership(cache: ModelCache, member: str, epoch: Epoch) -> Membership:
 
 def post_worker_init(worker: Any) -> None:
     """In the worker, when the app is imported and before it takes requests: loads its models."""
+    _give_log_back(worker.log.error_log)
     for cache in caches():
         began = time.monotonic()
         thread = threading.Thread(target=_prewarm, args=(cache, worker.log), name="genlock-prewarm", daemon=True)

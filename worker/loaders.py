@@ -1,7 +1,8 @@
 """Loaders: from the verified files of a generation to what requests will hold.
 
 A loader is any callable that gets a Checkpoint and returns the payload. It runs in the loader's thread, beside requests. What it raises
-counts as "bad" (the fleet rejects the version), but for what is about this machine: OSError, MemoryError, ImportError, LoadFailed.
+counts as "failed", for it may be a fault of this worker's program; BadCheckpoint says that the bytes are bad, and the fleet rejects the
+version. Those of this room say that of a broken format and of other keys or shapes than the module's (R13).
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ _OLDER = ("data/weights/model.pt", "data/constants/model.pt")
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 _PLAIN_DATA = ("weight_", "tensor_")
 _SAMPLES = "data/sample_inputs/model.pt"
+#: What is said of weights that came to a model without a loader: the most common mistake of a configuration.
+_NO_LOADER = (
+    "it holds weights and no program, and this worker has no loader for the model: configure one, such as state_dict_into(Net)"
+    " or GENLOCK_MODELS=model=package.module:Net"
+)
 
 
 def loader_for(spec: Any) -> Loader:
@@ -101,7 +107,8 @@ def exported_program() -> Loader:
     """A loader for one artifact that `torch.export.save` wrote: the program as a callable module.
 
     A program is code in the sense that it may call any operator of torch; it is not Python: archives with pickled objects or
-    compiled code are refused. Its weights are read into this process's memory, not mapped.
+    compiled code are refused. Its weights are read into this process's memory, not mapped. Raises BadCheckpoint (step "format"), and
+    LoadFailed (step "loader") for weights: they may be good, and want a loader that this worker was not given.
     """
     return _load_program
 
@@ -214,10 +221,14 @@ def _load_program(checkpoint: Checkpoint) -> nn.Module:
 
     path = checkpoint.path()
     try:
+        if _holds_weights(path):
+            raise LoadFailed(checkpoint.model, "loader", _NO_LOADER)
         _check_program(path)
         # An open file, because torch warns about a path that does not end with .pt2.
         with path.open("rb") as file:
             module = torch.export.load(file).module()
+    except LoadFailed:
+        raise
     except Exception as error:
         if is_of_the_machine(error):
             raise
@@ -229,15 +240,22 @@ def _load_program(checkpoint: Checkpoint) -> nn.Module:
     return module
 
 
+def _holds_weights(path: Path) -> bool:
+    """Whether it is a safetensors file or what torch.save wrote, by its directory."""
+    if kind_of(path) == "safetensors":
+        return True
+    with path.open("rb") as file:
+        entries = directory(file)
+    return "data.pkl" in entries and "constants.pkl" not in entries  # which TorchScript has beside it
+
+
 def _check_program(path: Path) -> None:
     """Raises FormatError for an archive in which torch.export.load would unpickle objects (it does so without `weights_only`) or
     load compiled code."""
-    if kind_of(path) != "zip":
-        raise FormatError("it is a safetensors file: this model needs a loader, such as state_dict_into(Net)")
     with path.open("rb") as file:
         entries = directory(file)
         if [name for name in entries if name.startswith("models/")] != ["models/model.json"]:
-            raise FormatError("it does not hold one model that torch.export.save wrote; a state dict needs a loader")
+            raise FormatError("it does not hold one model that torch.export.save wrote")
         if any(name.startswith(_NATIVE) for name in entries):
             raise FormatError("it holds compiled code of a machine")
         if any(name in entries for name in _OLDER):
@@ -279,8 +297,9 @@ def _named(spec: str) -> Any:
         found: Any = import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise SettingsInvalid("loader", spec, f"{error}; write module:name, importable here") from error
+    except Exception as error:  # whatever the user's module does when it is imported
+        why = f"{type(error).__name__}: {error}"
+        raise SettingsInvalid("loader", spec, f"{why}; write module:name, importable here") from error
     if found is None or isinstance(found, str):
         raise SettingsInvalid("loader", spec, f"it names {found!r}, not a loader")
     return found

@@ -3,13 +3,14 @@
 ::
 
     verify   every object that the manifest names has the bytes of its digest (once per host)       else LoadFailed
-    build    the loader makes the payload from mapped tensors                                       else BadCheckpoint
+    build    the loader makes the payload from mapped tensors        else what it says: BadCheckpoint; LoadFailed for all other errors
     check    no NaN, no Inf; this also brings the mapped pages into the process                     else BadCheckpoint
     warm     what the check did not touch; one answer to the golden inputs, if there are some       else BadCheckpoint
     golden   that answer is the golden one                                                          else BadCheckpoint
 
 R13 decides between the two errors. BadCheckpoint is said only of bytes that were verified, and the whole fleet remembers it. LoadFailed
-is about this machine and this moment (a damaged or missing file, no memory, a disk's error) and is tried again.
+is about this worker and this moment (a damaged or missing file, no memory, a disk's error, a fault in its loader's program) and is
+tried again.
 
 Loading happens beside requests, on the same cores. Run it in one thread that has called low_priority() first: digests, sums and
 forward passes release the GIL, and torch works in that thread alone (one_torch_thread).
@@ -45,6 +46,10 @@ __all__ = [
     "state_dict_into",
 ]
 
+#: Steps in which an error says nothing about the bytes, unless it is BadCheckpoint.
+_OF_THIS_WORKER = ("wait", "verify", "build")
+#: How torch's Module.load_state_dict begins to say that keys or shapes are others, in whatever loader it is called.
+_OTHER_SHAPES = "Error(s) in loading state_dict"
 #: Characters of a reason that travel to everybody who asks why a candidate was rejected.
 _WHY_CHARS = 1000
 
@@ -119,9 +124,11 @@ class _Steps:
         except (BadCheckpoint, LoadFailed, Cancelled):
             raise
         except Exception as error:
-            # Before the bytes are verified nothing can be said of them.
-            unsaid = step in ("wait", "verify") or isinstance(error, ArtifactMissing) or is_of_the_machine(error)
+            # Before the bytes are verified nothing can be said of them; a loader that finds them bad says so itself.
             why = f"{type(error).__name__}: {error}"[:_WHY_CHARS]
+            if str(error).startswith(_OTHER_SHAPES):
+                raise BadCheckpoint(self.model, "shapes", why) from error
+            unsaid = step in _OF_THIS_WORKER or isinstance(error, ArtifactMissing) or is_of_the_machine(error)
             raise (LoadFailed if unsaid else BadCheckpoint)(self.model, step, why) from error
 
 

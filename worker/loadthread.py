@@ -113,11 +113,17 @@ class LoadThread:
             manifest,
             generation,
             store=self._store,
-            loader=self._loader_of(job.model),
+            loader=self._loader(job.model),
             host=self._host,
             cancelled=lambda: self._closing or job.id in self._cancelled,
         )
         return Done(job, (generation, manifest.version), loaded, manifest)
+
+    def _loader(self, model: str) -> Loader:
+        try:
+            return self._loader_of(model)
+        except GenlockError as error:
+            raise LoadFailed(model, "loader", str(error)) from error
 
     def _manifest_of(self, job: Job) -> tuple[int, Manifest]:
         if job.purpose == "fallback":

@@ -24,7 +24,7 @@ from ..coordinator.observer import Observer
 from .orders import Expelled, Joined
 from .view import Lease
 
-#: Every n-th heartbeat carries what people see of a worker (PROTOCOL.md, key `workers`).
+#: Every n-th heartbeat carries what people see of a worker.
 DESCRIBE_EVERY = 10
 #: Seconds until an unreachable Redis is tried again: doubled each time, from the first to the second.
 BACKOFF_FROM_S, BACKOFF_TO_S = 0.02, 1.0

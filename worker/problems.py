@@ -1,8 +1,9 @@
 """Errors as HTTP answers: RFC 9457 `application/problem+json`. Pure but for the log of faults; no web framework is needed.
 
 A GenlockError becomes `urn:genlock:problem:` and its class in kebab case, its own status, its sentence as `detail`, its facts as further
-members, and `Retry-After` where it says when to come again. An error of HTTP itself is `about:blank`, as the RFC has it. Whatever nobody
-expected is 500 with an `id` that the log has too; neither its type nor its text leaves the process.
+members, and `Retry-After` where it says when to come again. A setting that cannot be used is 503: no client of a worker can mend it.
+An error of HTTP itself is `about:blank`, as the RFC has it. Whatever nobody expected is 500 with an `id` that the log has too; neither
+its type nor its text leaves the process.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from ..coordinator.errors import GenlockError
+from ..coordinator.errors import GenlockError, SettingsInvalid
 
 _log = logging.getLogger("genlock.worker")
 
@@ -52,7 +53,8 @@ def kind_of(error: type[GenlockError]) -> str:
 
 def of_error(error: GenlockError, instance: str) -> Problem:
     """A GenlockError; `instance`: the path of the request."""
-    return of_kind(kind_of(type(error)), error.status, str(error), instance, error.facts)
+    status = HTTPStatus.SERVICE_UNAVAILABLE.value if isinstance(error, SettingsInvalid) else error.status
+    return of_kind(kind_of(type(error)), status, str(error), instance, error.facts)
 
 
 def of_kind(kind: str, status: int, detail: str, instance: str, facts: Mapping[str, Any]) -> Problem:

@@ -99,7 +99,8 @@ class Questions:
                 return None
             if isinstance(one, str):
                 unknown = state.active is None and state.cand is None and not slot.behind
-                return self._answer(Answered(token, model=model, why=one, unknown=unknown))
+                why = unpublished(model) if unknown else one
+                return self._answer(Answered(token, model=model, why=why, unknown=unknown))
             found[model] = one
         return self._answer(Answered(token, found))
 
@@ -115,6 +116,11 @@ class Questions:
         if self._stale_allowed and slot.shown is not None:
             return slot.shown, slot.handles[slot.shown], True
         return _why_not(slot)
+
+
+def unpublished(model: str) -> str:
+    """Why there is nothing to answer from, of a model without any generation."""
+    return f"nothing is published yet: `genlock publish {model} PATH`"
 
 
 def _why_not(slot: Slot) -> str:

@@ -45,7 +45,9 @@ from .orders import (
     Resubscribe,
 )
 from .phases import Phases
+from .questions import unpublished
 from .shelf import Shelf
+from .slot import Slot
 from .stats import Stats
 from .view import View, Views
 
@@ -59,6 +61,8 @@ _log = logging.getLogger("genlock.worker")
 CALLS_IN_A_ROW = 32
 #: Seconds that closing waits for Redis to hear that this worker leaves, and for the threads to end.
 CLOSE_S = 2.0
+#: What an error is of that is not of a model: no model has this name.
+_REDIS = ""
 
 
 class Question:
@@ -93,7 +97,8 @@ class Runtime:
         self.worker = worker
         self.failure = ""  #: what the runtime's thread died of or met last; shown by health
         self.misfits: dict[str, DoesNotFit] = {}  #: models that were refused for their size
-        self.last_error = ""
+        # What is wrong now, by model or _REDIS, the last one at the end; replaced as a whole, because other threads read it.
+        self._errors: dict[str, str] = {}
         identity = fleet.identity
         # Before the mark: the first process of a new fleet may say that it never had a member, and need not wait a lease for it (R6).
         self._registry = self._new_registry(identity.lease_s)
@@ -153,6 +158,16 @@ class Runtime:
         """Redis did not answer, and was not reached since."""
         return self.agent.gone
 
+    @property
+    def last_error(self) -> str:
+        """The last of what is wrong and was not mended since: a model that could not be loaded, Redis that is gone; or nothing."""
+        return next(reversed(self._errors.values()), "")
+
+    def error_of(self, *models: str) -> str:
+        """What is wrong with one of these, or else with Redis; or nothing."""
+        errors = self._errors
+        return next((errors[subject] for subject in (*models, _REDIS) if subject in errors), "")
+
     def post(self, action: Callable[[], None]) -> None:
         """Runs `action` on the runtime's thread, soon."""
         self._inbox.put(action)
@@ -195,16 +210,23 @@ class Runtime:
             detail = slot.detail_of(slot.told.key)
             return f"generation {slot.told.key[0]} could not be loaded at {detail.get('step')}: {detail.get('why')}"
         if view is None or slot is None:
-            misfit = self.misfits.get(model)
-            return str(misfit) if misfit else f"nothing is loaded yet; last error: {self.last_error or 'none'}"
+            return self._why_nothing(model, slot)
         if view.stale or (self.agent.gone and clock() < view.lease.deadline):
             return None
         if self.agent.gone:
             is_wanted = self._fleet.settings.on_disconnect == "stale"
-            return None if is_wanted else f"Redis is gone, and stale answers are not wanted: {self.last_error}"
+            return None if is_wanted else f"Redis is gone, and stale answers are not wanted: {self.error_of()}"
         if slot.told is not None and slot.shown != slot.told.key:
             return f"generation {slot.told.key[0]} is active and not loaded yet"
         return None
+
+    def _why_nothing(self, model: str, slot: Slot | None) -> str:
+        if misfit := self.misfits.get(model):
+            return str(misfit)
+        state = slot.state if slot is not None and not slot.behind else None
+        if state is not None and state.active is None and state.cand is None and not self.agent.gone:
+            return unpublished(model)
+        return f"nothing is loaded yet; last error: {self.error_of(model) or 'none'}"
 
     def close(self) -> None:
         """Leaves the fleet and ends the threads; bounded, and harmless twice."""
@@ -265,7 +287,9 @@ class Runtime:
         if isinstance(call, Say) and call.said == FENCED:
             self._phases.begins(call.model, call.gen, "fencing", sent)
         self.agent.heard(call, reply, sent, now)
-        if self.agent.refused and self.agent.refused not in self.last_error:
+        if not self.agent.refused:
+            self._mended(_REDIS)
+        elif self.agent.refused not in self.error_of():
             self._refused(reply)
         self.stats.epoch_seen(self.agent.epoch.number)
 
@@ -273,8 +297,16 @@ class Runtime:
         try:
             self._registry.check(reply)
         except GenlockError as error:
-            self.last_error = f"{self.agent.refused}: {error}"
+            self._met(_REDIS, f"{self.agent.refused}: {error}")
             _log.error("%s", error)
+
+    def _met(self, subject: str, error: str) -> None:
+        self._mended(subject)  # so that it stands at the end
+        self._errors = {**self._errors, subject: error}
+
+    def _mended(self, subject: str) -> None:
+        if subject in self._errors:
+            self._errors = {other: error for other, error in self._errors.items() if other != subject}
 
     def _before_beat(self) -> None:
         """What is due about as often as a heartbeat."""
@@ -289,7 +321,7 @@ class Runtime:
     def _gone(self, call: Call, error: Unavailable) -> None:
         if not self.agent.gone:
             _log.warning("Redis is gone: %s", error)
-        self.last_error = str(error)
+        self._met(_REDIS, str(error))
         self.agent.unreachable(call, clock())
         if self.agent.epoch == NO_EPOCH:  # meanwhile the fleet may have had a member: that is read anew
             self._registry.close()
@@ -350,7 +382,7 @@ class Runtime:
         self._loads.begin(job)
 
     def _does_not_fit(self, command: Load, error: DoesNotFit) -> None:
-        self.last_error = str(error)
+        self._met(error.model, str(error))
         self.misfits[error.model] = error
         detail = {"step": "limits", "why": str(error)}
         self.agent.load_failed(command.job, "failed", detail, clock())
@@ -375,11 +407,14 @@ class Runtime:
         job = done.job
         if done.loaded is not None and done.manifest is not None:
             self._shelf.put(job.id, done.loaded)
+            if job.purpose != "fallback":
+                self._mended(job.model)
             self.stats.loaded(job.model, steps=done.loaded.seconds, reload=job.purpose == "refresh")
             seconds = {step: round(s, 6) for step, s in done.loaded.seconds.items()}
             self.agent.loaded(job, done.key, {"seconds": seconds})
         elif done.said:
-            self.last_error = f"{job.model} generation {done.key[0]}: {done.step}: {done.why}"
+            if job.purpose != "fallback":  # what is wrong then is that Redis is gone, and a fallback mends nothing
+                self._met(job.model, f"{job.model} generation {done.key[0]}: {done.step}: {done.why}")
             outcome: Literal["bad", "failed"] = "bad" if done.said == "bad" else "failed"
             self.stats.load_failed(job.model, outcome=outcome, step=done.step, why=done.why)
             log = _log.debug if job.purpose == "fallback" else _log.warning

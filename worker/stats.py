@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 #: over a mapped load (20 ms) to the longest preparing that is usual (120 s, the default of
 #: GENLOCK_PREPARE_TIMEOUT).
 BUCKETS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0)
-#: Names of models that are remembered, held or not: four times what a worker holds (PROTOCOL.md, 50). Names
+#: Names of models that are remembered, held or not: four times what a worker holds (docs/how-it-works.md: 50). Names
 #: come from requests.
 MAX_NAMES = 200
 #: Reasons, steps, calls and hooks of one kind that are told apart; all that genlock itself uses are fewer.

@@ -97,7 +97,8 @@ def rollback(
     """
     with FlipBars(model) as bars:
         flip = session.fleet.rollback(model, to, pin=pin, why=why, wait=wait, timeout=timeout, progress=bars)
-    session.show(flip, lambda: said_of(flip))
+    pinned = [f"  {model} is pinned there now; `genlock unpin {model}` ends it"] if pin else []
+    session.show(flip, lambda: said_of(flip) + pinned)
 
 
 def artifacts_of(texts: list[str]) -> Path | dict[str, str | Path]:

@@ -1,12 +1,13 @@
 -- pin: the model stays at what is active until unpinned: proposals are refused. Arguments: see _operator.lua.
 --
 -- Verdicts  ok: generation     conflict: found     closed, unknown-model
--- Keeps     stops the candidate and supersedes the next (R11)
+-- Keeps     stops the candidate and supersedes the next (R11); the reason of an earlier pin, where none is given
 
 local early = guard() or refused('active')
 if early then return early end
 
 stop_all('pinned by ' .. by)
+if why == '' and record.pin then why = record.pin.why or '' end
 record.pin = {by = by, why = why, at = whole(now_ms()), gen = expected}
 log('pinned', name, {generation = expected, by = by, why = why})
 changed(name)

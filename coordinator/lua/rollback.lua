@@ -24,7 +24,9 @@ end
 
 stop_all('rolled back by ' .. by)
 if pin then
-  record.pin = {by = by, why = why ~= '' and why or 'rollback to ' .. target, at = whole(now_ms()), gen = whole(tonumber(record.next))}
+  local gen, reason = whole(tonumber(record.next)), why ~= '' and why or 'rollback to ' .. target
+  record.pin = {by = by, why = reason, at = whole(now_ms()), gen = gen}
+  log('pinned', name, {generation = gen, by = by, why = reason})
 end
 first_answer(name, request, {verdict = 'ok', state = 'candidate', target = target})
 go_back(name, target, {request = request, by = by, why = why, agreement = agreement, length = length})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from genlock.coordinator import errors
-from genlock.coordinator.errors import GenlockError, Pinned, UnknownModel
+from genlock.coordinator.errors import GenlockError, Pinned, Poisoned, RedisRefused, UnknownModel
 
 ALL: list[type[GenlockError]] = [
     one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, GenlockError)
@@ -23,6 +23,7 @@ SAMPLES: dict[str, tuple[Any, Any]] = {
     "int": (7, 8),
     "int | None": (7, None),
     "float": (1.0, 100_000.0),
+    "bool": (True, False),
     "tuple[str, ...]": (("one",), ("one", "two")),
     "Any": (None, object()),
 }
@@ -118,3 +119,16 @@ def test_what_is_not_known_is_left_out() -> None:
     assert "known:" not in str(UnknownModel("digits"))
     assert "known: a, b" in str(UnknownModel("digits", ("a", "b")))
     assert "no reason given" in str(Pinned("digits", "ann", 1.0, "", 3))
+
+
+def test_a_rollback_is_not_told_to_use_force() -> None:
+    """`genlock rollback` has no --force: the remedy must be one that works there."""
+    assert "unless with force" in str(Poisoned("digits", "v", "NaN"))
+    said = str(Poisoned("digits", "v", "NaN", 6))
+    assert "unless with force" not in said and "generation 6" in said and "name another generation" in said
+
+
+def test_a_servers_full_stop_is_not_said_twice() -> None:
+    assert str(RedisRefused("here", "Authentication required.", "Log in")).endswith(
+        "refuses: Authentication required. Log in"
+    )

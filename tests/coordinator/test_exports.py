@@ -61,6 +61,7 @@ SURFACE = {
     "Settings",
     "SettingsInvalid",
     "StoreFull",
+    "StoreUnusable",
     "StoredObject",
     "TaskResult",
     "TooLarge",

@@ -1,6 +1,7 @@
 """The front door: settings, the embedded server, an operator's decisions, and what people read."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -109,6 +110,29 @@ def test_who_could_not_connect_looks_again_whether_there_was_a_member(
         fleet.close()
 
 
+def test_a_port_that_speaks_another_protocol_is_said(tmp_path: Path, background: Background) -> None:
+    """GENLOCK_REDIS_URL has the port of the web server: no fault of genlock's, and nobody writes its keys."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        answering = background(answer)
+        fleet = Fleet(f"redis://127.0.0.1:{server.getsockname()[1]}", store=tmp_path / "store")
+        with pytest.raises(RedisUnreachable, match=r"no Redis \(.*HTTP/1.1 400.*\)\. Point GENLOCK_REDIS_URL to one"):
+            fleet.status()
+        answering.result(10)
+
+
+def test_sentinels_that_do_not_answer_are_told_in_one_line(tmp_path: Path) -> None:
+    """The driver writes out its whole client for each of them."""
+    fleet = Fleet("redis+sentinel://127.0.0.1:1,127.0.0.1:2/main", store=tmp_path / "store")
+    with pytest.raises(RedisUnreachable, match="No master found for 'main'\\. Start it"):
+        fleet.status()
+
+
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[Fleet]:
     """A fleet on the embedded server of a state folder of its own."""
@@ -167,7 +191,7 @@ def test_there_has_to_be_something_to_decide_on(fleet: Fleet, member: Any, put: 
             decide("digits")
         assert caught.value.known == ()
     put(fleet, "a", model="other")
-    with pytest.raises(NoGeneration, match="no candidate is in work"):
+    with pytest.raises(NoGeneration, match=r"'other': no candidate is in work, there is nothing to abort$"):
         fleet.abort("other")
     with pytest.raises(UnknownModel, match="known: other"):
         fleet.pin("digits")
@@ -176,6 +200,7 @@ def test_there_has_to_be_something_to_decide_on(fleet: Fleet, member: Any, put: 
 def test_a_pin_names_the_active_generation(fleet: Fleet, put: Callable[..., Any]) -> None:
     put(fleet)
     assert fleet.pin("digits", why="audit") == 1
+    assert fleet.pin("digits") == 1, "who pins it again without a reason does not take the reason away"
     pin = fleet.model("digits").pin
     assert pin is not None and (pin.why, "@" in pin.by, (pin.at or 0) > 1e9) == ("audit", True, True)
     assert fleet.unpin("digits") == 1

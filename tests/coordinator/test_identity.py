@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from genlock.coordinator.errors import (
     InvalidName,
     SettingsInvalid,
     StoreFull,
+    StoreUnusable,
 )
 from genlock.coordinator.identity import Identity, check_lease, identity, mark_had_member
 from genlock.coordinator.store import Store
@@ -181,6 +183,23 @@ def test_what_is_no_file_is_refused_and_does_not_hang(store: Store, kind: str) -
     {"folder": path.mkdir, "fifo": lambda: os.mkfifo(path), "dangling": lambda: path.symlink_to("nowhere")}[kind]()
     with pytest.raises(IdentityInvalid, match="backup"):
         identity(store, "prod", lease_s=3.0)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "proc", "no"])
+def test_a_store_that_cannot_be_one_is_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """A wrong GENLOCK_STORE was told to be restored from a backup."""
+    (tmp_path / "file").touch()
+    root = Path("/proc/nope") if place == "proc" else tmp_path / place
+    look = os.stat
+
+    def refuse(path: Any, **how: Any) -> os.stat_result:
+        if path == tmp_path / "no" / "fleets":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return look(path, **how)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(StoreUnusable, match=rf"the store {root} cannot be used: .*: choose another GENLOCK_STORE"):
+        identity(Store(root), "prod", lease_s=3.0)
 
 
 def test_a_file_that_cannot_be_read_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,9 @@ def test_bad_says_who_at_which_step_and_why(fleet: Fleet, member: Any, publishin
     error = caught.value
     assert (error.generation, error.worker, error.step, error.why) == (1, "h:1", "check", "NaN in layer 1")
     assert (error.flip.outcome, error.flip.workers["h:1"]["state"]) == ("rejected", "bad")
-    assert fleet.model("digits").generation is None
+    assert fleet.model("digits").generation is None and "active" not in str(error), (
+        "there is nothing that could stay active"
+    )
 
 
 def test_a_poisoned_version_is_tried_again_only_with_force(
@@ -404,8 +406,17 @@ def test_a_rollback_is_waited_for_like_a_publish(
     flying = background(lambda: fleet.rollback("digits"))
     gen = wait_for(one.candidate, description="the rollback's candidate")
     one.bad(gen, why="cannot be loaded any more")
-    with pytest.raises(FlipRejected, match="any more"):
+    with pytest.raises(FlipRejected, match=r"any more\. What was active stays active"):
         flying.result(10)
+
+
+def test_a_rollback_to_what_is_poisoned_names_a_remedy_that_it_has(fleet: Fleet, member: Any, checkpoint: Any) -> None:
+    """It was told to use force, which a rollback has not."""
+    fleet.publish("digits", checkpoint(1))
+    fleet.publish("digits", checkpoint(2))
+    member().bad(2)
+    with pytest.raises(Poisoned, match="no way back to generation 2; name another generation"):
+        fleet.rollback("digits", 2)
 
 
 def test_a_rollback_that_has_nowhere_to_go_says_so(fleet: Fleet, checkpoint: Any) -> None:

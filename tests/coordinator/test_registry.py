@@ -127,9 +127,25 @@ def test_every_change_is_in_the_log(bench: Any) -> None:
     events = bench.registry.log(newest=1000)
     assert [event.what for event in events] == [
         *("epoch", "candidate", "committed", "joined", "joined", "joined", "candidate", "fencing", "committed"),
-        *("candidate", "next", "superseded", "next", "aborted", "candidate", "rejected", "candidate", "unpinned"),
+        *(
+            "candidate",
+            "next",
+            "superseded",
+            "next",
+            "aborted",
+            "candidate",
+            "rejected",
+            "pinned",
+            "candidate",
+            "unpinned",
+        ),
         *("aborted", "pinned", "alarm", "task-started", "task", "left", "evicted", "epoch", "healed", "open"),
     ]
+    assert next(event.facts for event in events if event.what == "pinned") == {
+        "generation": "5",
+        "by": "op",
+        "why": "slow",
+    }
     said = {event.what: event for event in events}
     assert said["superseded"].facts["by"] == "b" and said["superseded"].facts["why"] == "by c"
     assert said["rejected"].facts["why"] == "NaN" and said["rejected"].facts["worker"] == "h:1"

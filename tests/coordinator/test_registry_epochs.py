@@ -386,7 +386,7 @@ def test_another_fleet_under_the_same_name_is_refused(bench: Any) -> None:
     bench.flip("v1")
     before = bench.keys()
     peer = bench.peer(fleet_id="0" * 32)
-    with pytest.raises(FleetMismatch, match="two fleets share one") as raised:
+    with pytest.raises(FleetMismatch, match=r"two fleets share one name, or GENLOCK_STORE is not the folder") as raised:
         peer.ask(Join("{}"))
     assert (raised.value.expected, raised.value.found) == ("0" * 32, "f" * 32)
     assert peer.send(Open(), bench.epoch).verdict == "foreign"

@@ -11,6 +11,7 @@ from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.flip import Progress
 from genlock.coordinator.identity import identity, mark_had_member
 from genlock.coordinator.store import Store
+from genlock.coordinator.wait import Watch
 
 
 @pytest.fixture
@@ -144,14 +145,32 @@ def test_gc_touches_no_object_when_redis_knows_of_no_model(fleet: Fleet, tmp_pat
     assert digests(fleet.store) == {lost}
 
 
-def test_gc_waits_until_the_fleet_is_open(fleet: Fleet, put: Callable[..., str], redis_url: str) -> None:
-    """Workers are just giving back what Redis has lost (R7): what they need is not known yet."""
+def test_gc_waits_until_every_fleet_is_open(
+    fleet: Fleet, new_fleet: Any, put: Callable[..., str], tmp_path: Path, redis_url: str
+) -> None:
+    """Redis has restarted, and a fleet of the store has no worker any more: nobody else would open it, and nothing was removed for ever."""
+    other = new_fleet(name="staging", lease=0.3)
+    mine, others = put(fleet, "mine"), put(other, "others")
+    lost = orphan(fleet, tmp_path)
+    mark_had_member(other.store, other.name)
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete("genlock:{staging}:waiting")
+    assert {found.digest for found in fleet.gc(older_than_s=-60)} == {lost}
+    assert digests(fleet.store) == {mine, others} and other.status().open
+
+
+def test_gc_of_a_fleet_that_stays_closed_ends(
+    fleet: Fleet, put: Callable[..., str], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis loses its data again and again: what is needed is not known (R7)."""
     put(fleet, "active")
     mark_had_member(fleet.store, fleet.name)
     with redis.Redis.from_url(redis_url) as client:
-        client.flushall()
+        client.delete("genlock:{t}:waiting")
+    monkeypatch.setattr(Watch, "duties", lambda *_: [])
+    monkeypatch.setattr("genlock.coordinator.link.SLACK_S", -2.0)
     with pytest.raises(FleetClosed):
-        fleet.gc()
+        fleet.gc(older_than_s=-60)
 
 
 def test_gc_keeps_what_another_fleet_of_the_store_needs(
@@ -166,7 +185,7 @@ def test_gc_keeps_what_another_fleet_of_the_store_needs(
 def test_gc_refuses_while_nobody_knows_what_another_fleet_needs(fleet: Fleet, put: Callable[..., str]) -> None:
     """The other fleet's Redis is another one: nothing here says which objects it serves from."""
     put(fleet, "mine")
-    identity(fleet.store, "elsewhere", lease_s=3.0)
+    identity(fleet.store, "elsewhere", lease_s=0.3)
     with pytest.raises(ArtifactRefused, match="'elsewhere' keeps its artifacts there too"):
         fleet.gc()
 

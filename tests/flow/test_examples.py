@@ -1,6 +1,7 @@
 """The programs of examples/ do what they say."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,10 +35,14 @@ def test_the_training_job_publishes_every_epoch(environment: dict[str, str], tra
 def test_the_shop_answers_from_two_models_at_one_instant(
     environment: dict[str, str], trainer: Fleet, serve: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """The answer names the generation of both, as one dictionary (RFC 9651)."""
-    for name, sizes in {"encoder": (4, 8), "ranker": (8, 3)}.items():
-        save_file(torch.nn.Linear(*sizes).state_dict(), tmp_path / f"{name}.safetensors")
-        trainer.publish(name, tmp_path / f"{name}.safetensors")
+    """A user types what the program's first lines say; the answer names the generation of both, as one dictionary (RFC 9651)."""
+    typed = re.findall(r"^    ((?:python|genlock) .*)", (EXAMPLES / "shop.py").read_text(), re.M)
+    assert len(typed) == 4
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for line in typed:
+        subprocess.run(
+            line, shell=True, check=True, cwd=tmp_path, env={**os.environ, **environment, "PATH": programs}, timeout=60
+        )
     service = serve(2, app="shop:app", path=EXAMPLES, model="encoder", GENLOCK_MODELS="")
     save_file(torch.nn.Linear(8, 3).state_dict(), tmp_path / "ranker.safetensors")
     trainer.publish("ranker", tmp_path / "ranker.safetensors")

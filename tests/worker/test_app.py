@@ -148,10 +148,12 @@ def test_only_configured_models_are_served(client: FlaskClient, cache: ModelCach
     assert cache.runtime is None
 
 
-def test_a_configured_model_that_nobody_published_is_unknown(new_cache: NewCache) -> None:
+def test_a_configured_model_that_nobody_published_is_not_ready(new_cache: NewCache) -> None:
+    """It will be there as soon as somebody publishes it: 404 would say that the client has the name wrong."""
     client = create_app(new_cache()).test_client()
-    found = refused(client.post("/evaluate/m", json={"inputs": [[1, 2]]}), 404, "genlock publish m")
-    assert found["type"] == "urn:genlock:problem:unknown-model"
+    found = refused(client.post("/evaluate/m", json={"inputs": [[1, 2]]}), 503, "genlock publish m")
+    assert found["type"] == "urn:genlock:problem:not-ready"
+    refused(client.get("/readyz"), 503, "m: nothing is published yet: `genlock publish m PATH`")
 
 
 def test_a_demand_is_refused_at_once(client: FlaskClient) -> None:

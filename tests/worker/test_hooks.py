@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -32,6 +33,8 @@ class Log:
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
+        self.error_log = logging.Logger("gunicorn.error", logging.INFO)
+        self.error_log.addHandler(logging.NullHandler())
 
     def __getattr__(self, level: str) -> Callable[..., None]:
         return lambda text, *words: self.lines.append((level, text % words))
@@ -57,6 +60,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that nobody has prepared yet."""
     monkeypatch.setattr(cache_room, "_on_joined", [])
     monkeypatch.setattr(hooks, "_warned", set())
+    monkeypatch.setattr(hooks, "_ours", logging.Logger("genlock"))
     yield
 
 
@@ -170,6 +174,40 @@ def test_the_arbiter_knows_the_member_before_it_holds_anything(
     assert worker.genlock_badge.read() == [], "it has left by itself"
     hooks.child_exit(server, worker)
     assert [event.what for event in fleet.events()].count("left") == 1
+
+
+def test_lines_of_genlock_go_to_gunicorns_log_where_nobody_else_takes_them(
+    server: Any, worker: Any, only: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They came out bare, through logging's last resort: no time, no pid, and nothing below a warning."""
+    only()
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    hooks.pre_fork(server, worker)
+    hooks.post_fork(server, worker)
+    hooks.post_worker_init(worker)
+    log = worker.log.error_log
+    assert (hooks._ours.handlers, hooks._ours.level) == (log.handlers, logging.INFO)
+    root.handlers.append(logging.NullHandler())
+    hooks.post_worker_init(worker)
+    assert (hooks._ours.handlers, hooks._ours.level) == ([], logging.NOTSET), (
+        "the app's own set-up: no line comes twice"
+    )
+
+
+@pytest.mark.parametrize("whose", ["root", "genlock"])
+def test_who_has_said_where_lines_go_is_left_alone(
+    whose: str, server: Any, worker: Any, only: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only()
+    theirs = logging.NullHandler()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [theirs] if whose == "root" else [])
+    monkeypatch.setattr(hooks._ours, "handlers", [theirs] if whose == "genlock" else [])
+    hooks.pre_fork(server, worker)
+    hooks.post_fork(server, worker)
+    hooks.post_worker_init(worker)
+    assert hooks._ours.handlers == ([theirs] if whose == "genlock" else [])
+    assert hooks._ours.level == logging.NOTSET
 
 
 # --- in the arbiter --------------------------------------------------------------------------------------------------

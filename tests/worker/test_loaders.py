@@ -377,10 +377,13 @@ def test_a_program_with_something_to_run_is_refused(
 
 
 def test_other_files_are_no_programs(saved: Callable[..., Checkpoint]) -> None:
-    """The most common mistake: a state dict for a model without a loader. The reason says which loader to use."""
+    """The most common mistake: weights for a model without a loader. One such worker poisoned a good version for the fleet (R13)."""
     for save in (save_file, torch.save):
-        with pytest.raises(BadCheckpoint, match="needs a loader"):
+        with pytest.raises(
+            LoadFailed, match=r"no loader for the model: configure one, such as state_dict_into"
+        ) as caught:
             exported_program()(saved({"a": torch.zeros(1)}, save))
+        assert caught.value.step == "loader"
 
 
 def test_a_program_that_went_away_is_not_bad(
@@ -407,7 +410,7 @@ def test_what_stands_for_a_loader(saved: Callable[..., Checkpoint]) -> None:
     assert isinstance(loader_for(lambda: Net())(checkpoint), Net)
     assert isinstance(loader_for(partial(state_dict_into, Net)()).__call__(checkpoint), Net)
     for nothing in (None, ""):
-        with pytest.raises(BadCheckpoint, match="needs a loader"):
+        with pytest.raises(LoadFailed, match="no loader"):
             loader_for(nothing)(checkpoint)
 
 
@@ -432,6 +435,15 @@ def test_a_spec_that_names_no_loader_is_said_at_once(spec: Any) -> None:
     """Not at the first load, where it would look like a bad checkpoint."""
     with pytest.raises(SettingsInvalid, match="loader"):
         loader_for(spec)
+
+
+def test_a_module_that_fails_while_it_is_imported_names_no_loader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fails_at_import.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SettingsInvalid, match="ZeroDivisionError"):
+        loader_for("fails_at_import:Net")
 
 
 def test_importing_the_rooms_loads_no_torch() -> None:

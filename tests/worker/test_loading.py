@@ -228,22 +228,45 @@ def test_a_truncated_checkpoint_whose_digest_is_right(publish: Publish, run: Loa
     assert bad(run, publish(tmp_path / "half")).step == "format"
 
 
-def test_a_loader_that_raises_is_the_files_fault(publish: Publish, run: Load) -> None:
+def test_a_loader_may_say_that_the_bytes_are_bad(publish: Publish, run: Load) -> None:
     def loader(checkpoint: Checkpoint) -> Any:
-        return checkpoint.state_dict()["not there"]
+        raise BadCheckpoint(checkpoint.model, "vocabulary", "it has no words")
 
     error = bad(run, publish({"a": torch.zeros(1)}), loader)
-    assert (error.step, error.why) == ("build", "KeyError: 'not there'")
+    assert (error.step, error.why) == ("vocabulary", "it has no words")
+
+
+def test_an_own_loader_that_finds_other_shapes_says_so(publish: Publish, run: Load) -> None:
+    """The usual loader calls load_state_dict; a checkpoint of another net is refused at once, not tried again until the deadline."""
+
+    def loader(checkpoint: Checkpoint) -> Any:
+        net = torch.nn.Linear(2, 2)
+        net.load_state_dict(checkpoint.state_dict())
+        return net
+
+    error = bad(run, publish({"weight": torch.zeros(3, 3)}), loader)
+    assert error.step == "shapes" and "size mismatch for weight" in error.why
+
+
+# --- failed: this machine, now ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a typo"), AttributeError("no such layer"), KeyError("not there")])
+def test_a_fault_in_the_users_loader_is_not_the_files(error: Exception, publish: Publish, run: Load) -> None:
+    """R13: one worker with a broken program poisoned a good version for the whole fleet."""
+
+    def loader(checkpoint: Checkpoint) -> Any:
+        raise error
+
+    found = failed(run, publish({"a": torch.zeros(1)}), loader)
+    assert (found.step, found.why) == ("build", f"{type(error).__name__}: {error}")
 
 
 def test_a_reason_has_an_end(publish: Publish, run: Load) -> None:
     def loader(checkpoint: Checkpoint) -> Any:
         raise ValueError("x" * 100_000)
 
-    assert len(bad(run, publish({"a": torch.zeros(1)}), loader).why) <= 1000
-
-
-# --- failed: this machine, now ----------------------------------------------------------------------------------------
+    assert len(failed(run, publish({"a": torch.zeros(1)}), loader).why) <= 1000
 
 
 def test_a_flipped_bit_is_a_failure_not_a_verdict(publish: Publish, run: Load, store: Store) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from genlock.coordinator.errors import LoadFailed
+from genlock.coordinator.errors import BadCheckpoint, LoadFailed, SettingsInvalid
 from genlock.coordinator.manifest import Manifest
 from genlock.coordinator.store import Store
 from genlock.worker.hostwork import HostWork
@@ -68,10 +68,10 @@ def test_a_load_is_reported_with_its_payload(bench: Bench, wait_for: WaitFor) ->
 
 
 def test_bad_bytes_are_bad(bench: Bench, wait_for: WaitFor) -> None:
-    """R13: the loader ran on verified bytes, so what it says is of them."""
+    """R13: the loader ran on verified bytes, and says that it is they."""
 
     def refuse(_: Any) -> None:
-        raise ValueError("not a model of mine")
+        raise BadCheckpoint("m", "build", "not a model of mine")
 
     bench.loader = refuse
     done = bench.outcome(wait_for, bench.job())
@@ -113,6 +113,18 @@ def test_an_error_that_nobody_expected_is_a_failure_and_is_logged(
     assert "a fault of ours" in caplog.text
     bench.thread._loader_of = lambda model: bench.loader
     assert bench.outcome(wait_for, bench.job(2)).loaded
+
+
+def test_a_loader_that_cannot_be_had_is_a_failure_of_its_own_step(bench: Bench, wait_for: WaitFor) -> None:
+    """It was reported "at manifest", where nobody would look for a typo in GENLOCK_MODELS."""
+
+    def none(model: str) -> Loader:
+        raise SettingsInvalid("loader", "no.such:Net", "No module named 'no'")
+
+    bench.thread._loader_of = none
+    done = bench.outcome(wait_for, bench.job())
+    assert (done.said, done.step) == ("failed", "loader")
+    assert "No module named 'no'" in done.why
 
 
 def test_a_job_that_nobody_wants_any_more_ends_without_a_word(bench: Bench, wait_for: WaitFor) -> None:

@@ -14,6 +14,7 @@ from genlock.coordinator.errors import (
     FlipRejected,
     GenlockError,
     NotReady,
+    SettingsInvalid,
     Unauthorized,
     UnknownModel,
 )
@@ -72,6 +73,13 @@ def test_every_type_is_a_name_of_our_own(error: GenlockError) -> None:
     found = body(problems.of_error(error, "/"))
     assert found["type"].startswith("urn:genlock:problem:")
     assert found["status"] == error.status
+
+
+def test_a_setting_that_cannot_be_used_is_not_the_clients_fault() -> None:
+    """Seen: a bad GENLOCK_REDIS_URL was 400, and a retry elsewhere would have helped."""
+    problem = problems.of_error(SettingsInvalid("redis_url", "nonsense", "no such scheme"), "/evaluate/m")
+    assert problem.status == body(problem)["status"] == 503
+    assert body(problem)["type"] == "urn:genlock:problem:settings-invalid"
 
 
 def test_no_two_errors_have_one_type() -> None:

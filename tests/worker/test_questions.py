@@ -118,7 +118,9 @@ def test_nothing_is_active_yet(desk: Desk) -> None:
     desk.slots["c"] = Slot("c", None)
     desk.ask("a", "c")
     desk.questions.judge(1, {"a": idle(1, 1), "c": State(0, "idle")})
-    assert desk.answers == [Answered(1, model="c", why="nothing is active yet", unknown=True)]
+    assert desk.answers == [
+        Answered(1, model="c", why="nothing is published yet: `genlock publish c PATH`", unknown=True)
+    ]
 
 
 def test_a_model_with_a_first_candidate_is_not_unknown(desk: Desk) -> None:

@@ -325,6 +325,25 @@ def test_a_silent_subscription_is_replaced(
     assert cache.get("m").generation == 3
 
 
+def test_an_error_is_told_until_it_is_mended(publish: Publish, new_cache: NewCache, wait_for: WaitFor) -> None:
+    """`genlock workers` showed the trouble of yesterday beside workers that were well."""
+    publish(1)
+    well = threading.Event()
+
+    def build() -> nn.Module:
+        if not well.is_set():
+            raise ZeroDivisionError("a typo")
+        return nn.Linear(2, 2)
+
+    cache = new_cache(loaders={"m": build})
+    runtime = runtime_of(cache)
+    wait_for(lambda: "ZeroDivisionError: a typo" in runtime.last_error)
+    assert "a typo" in runtime.error_of("m") and runtime.error_of("other") == ""
+    well.set()
+    wait_for(lambda: runtime.last_error == "", description="it is loaded")
+    assert cache.get("m").generation == 1
+
+
 def test_hints_come_back_with_the_server(
     serving: Any, new_fleet: Any, new_cache: NewCache, tmp_path: Any, wait_for: WaitFor
 ) -> None:
@@ -334,9 +353,11 @@ def test_hints_come_back_with_the_server(
         runtime = runtime_of(new_cache(fleet=new_fleet(**made)))
         wait_for(lambda: runtime.agent.member)
     wait_for(lambda: runtime.is_gone)
+    assert runtime.last_error == runtime.error_of("m") != ""
     with serving(tmp_path / "own") as url, redis.Redis.from_url(url) as client:
         wait_for(lambda: client.pubsub_numsub(hint_of("t"))[0][1] == 1, description="it is subscribed again")
         wait_for(lambda: not runtime.is_gone)
+        wait_for(lambda: runtime.last_error == "", description="nothing is wrong any more")
         runtime.close()
 
 

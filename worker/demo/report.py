@@ -110,7 +110,7 @@ class Report:
     @cached_property
     def promises(self) -> tuple[Promise, ...]:
         """In the order in which they are shown."""
-        return self._order(), self._together(), self._no_waiting(), self._all_or_nothing()
+        return self._order(), self._together(), self._no_failure(), self._all_or_nothing()
 
     @property
     def broken(self) -> list[str]:
@@ -153,14 +153,14 @@ class Report:
         ]
         return Promise("All workers change together", measured, tuple(broken))
 
-    def _no_waiting(self) -> Promise:
+    def _no_failure(self) -> Promise:
         during, between = self.latencies
         ratio = "" if self.p99_ratio is None else f" ({self.p99_ratio:.2f} ×)"
         measured = (
-            f"p99 {_ms(during.p99)} while a publish goes on, {_ms(between.p99)} between{ratio};"
-            f" p50 {_ms(during.p50)} and {_ms(between.p50)}; {len(self.errors):,} of {len(self.requests):,} requests failed"
+            f"{len(self.errors):,} of {len(self.requests):,}; p99 {_ms(during.p99)} while a publish goes on,"
+            f" {_ms(between.p99)} between{ratio}; p50 {_ms(during.p50)} and {_ms(between.p50)}"
         )
-        return Promise("Nobody waits", measured, tuple(_against([r.error for r in self.errors], "requests failed")))
+        return Promise("No request fails", measured, tuple(_against([r.error for r in self.errors], "requests failed")))
 
     def _all_or_nothing(self) -> Promise:
         tried = [p for p in self.published if p.broken]

@@ -237,8 +237,14 @@ def test_a_rollback_is_a_new_generation_and_pins(
 def test_a_rollback_to_a_generation_without_a_pin(two_generations: None, genlock: Callable[..., Any]) -> None:
     """Where no training job runs, a pin is only in the way."""
     ran = genlock("rollback", "digits", "--to", "1", "--no-pin")
-    assert ran.status == 0 and "digits: generation 3" in ran.out
+    assert ran.status == 0 and "digits: generation 3" in ran.out and "pinned" not in ran.out
     assert genlock("status", "digits", "--json").document["pin"] is None
+
+
+def test_a_rollback_says_that_it_pins(two_generations: None, genlock: Callable[..., Any]) -> None:
+    """The next publish was refused, and nobody had been told of a pin."""
+    ran = genlock("rollback", "digits")
+    assert ran.status == 0 and "pinned there now; `genlock unpin digits` ends it" in ran.out
 
 
 def test_a_rollback_to_nowhere_is_status_1(two_generations: None, genlock: Callable[..., Any]) -> None:

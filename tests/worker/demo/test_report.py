@@ -92,6 +92,14 @@ def test_a_failed_request_breaks_a_promise_and_says_how_it_failed() -> None:
     assert said == "1 requests failed; the first: HTTP 503: not ready"
 
 
+def test_the_promise_about_requests_is_named_after_what_is_checked() -> None:
+    """It was "Nobody waits", and ticked with a p99 of a minute."""
+    slow = report([*ANSWERS, request(17, 4, 60.0)])
+    (promise,) = [one for one in slow.promises if "p99" in one.measured]
+    assert (promise.name, promise.broken) == ("No request fails", ())
+    assert promise.measured.startswith("0 of 6; p99 ")
+
+
 def test_a_rejected_candidate_that_answers_breaks_a_promise() -> None:
     said = broken_of(requests=[*ANSWERS[:-1], request(14, 3), ANSWERS[-1]])
     assert "1 answers from what was never committed; the first: Request(" in said
