@@ -55,39 +55,15 @@ def copy_file(source: int, target: int, size: int, progress: Progress | None = N
     hasher = blake3()
     hashed: Future[object] | None = None
     done = 0
-    buffers = _buffers(size)
     with ThreadPoolExecutor(max_workers=2, initializer=low_priority) as nice:
-        piece = nice.submit(_read, source, next(buffers)).result()
-        while piece:
+        for piece in _pieces(source, size, progress, lambda fd, buffer: nice.submit(_read, fd, buffer).result()):
             written = nice.submit(_write, target, piece, done)
             if hashed:
                 hashed.result()  # its buffer is the next one to be read into
             hashed = nice.submit(hasher.update, piece)
             written.result()
             done += len(piece)
-            if progress:
-                progress(done, size)
-            piece = nice.submit(_read, source, next(buffers)).result()
     return str(hasher.hexdigest())
-
-
-def _pieces(source: int, size: int, progress: Progress | None) -> Iterator[memoryview]:
-    """The file piece by piece; a piece is good until the next but one is asked for."""
-    buffers, done = _buffers(size), 0
-    while piece := _read(source, next(buffers)):
-        yield piece
-        done += len(piece)
-        if progress:
-            progress(done, size)
-
-
-def _buffers(size: int) -> Iterator[memoryview]:
-    """Two by turns.
-
-    Read, not mapped: a trainer that truncates its file meanwhile would kill whoever reads it through a
-    mapping.
-    """
-    return cycle([memoryview(bytearray(min(size, PIECE_BYTES))) for _ in range(2)])
 
 
 def _read(source: int, buffer: memoryview) -> memoryview:
@@ -95,6 +71,26 @@ def _read(source: int, buffer: memoryview) -> memoryview:
     while read := os.readv(source, [buffer[done : done + CALL_BYTES]]):
         done += read
     return buffer[:done]
+
+
+def _pieces(
+    source: int,
+    size: int,
+    progress: Progress | None,
+    read: Callable[[int, memoryview], memoryview] = _read,
+) -> Iterator[memoryview]:
+    """The file piece by piece, in two buffers by turns: a piece is good until the next but one is asked for.
+
+    Read, not mapped: a trainer that truncates its file meanwhile would kill whoever reads it through a
+    mapping.
+    """
+    buffers = cycle([memoryview(bytearray(min(size, PIECE_BYTES))) for _ in range(2)])
+    done = 0
+    while piece := read(source, next(buffers)):
+        yield piece
+        done += len(piece)
+        if progress:
+            progress(done, size)
 
 
 def _write(target: int, piece: memoryview, offset: int) -> None:

@@ -301,10 +301,12 @@ class Runtime:
             _log.error("%s", error)
 
     def _met(self, subject: str, error: str) -> None:
+        """This is wrong from now on, with a model or with Redis."""
         self._mended(subject)  # so that it stands at the end
         self._errors = {**self._errors, subject: error}
 
     def _mended(self, subject: str) -> None:
+        """Nothing is wrong with it any more."""
         if subject in self._errors:
             self._errors = {other: error for other, error in self._errors.items() if other != subject}
 
@@ -382,7 +384,6 @@ class Runtime:
         self._loads.begin(job)
 
     def _does_not_fit(self, command: Load, error: DoesNotFit) -> None:
-        self._met(error.model, str(error))
         self.misfits[error.model] = error
         detail = {"step": "limits", "why": str(error)}
         self.agent.load_failed(command.job, "failed", detail, clock())
@@ -392,6 +393,7 @@ class Runtime:
                 if error.model in question.models:
                     self.agent.given_up(token)
                     self._take_answer(Answered(token, model=error.model, why=str(error)))
+        self._met(error.model, str(error))  # after the drop: it is why there is nothing
 
     def _cleared(self, command: Clear) -> None:
         for model in self.views:
@@ -413,7 +415,8 @@ class Runtime:
             seconds = {step: round(s, 6) for step, s in done.loaded.seconds.items()}
             self.agent.loaded(job, done.key, {"seconds": seconds})
         elif done.said:
-            if job.purpose != "fallback":  # what is wrong then is that Redis is gone, and a fallback mends nothing
+            # Without Redis that is what is wrong, and a fallback mends nothing; nor does it matter when the model was dropped meanwhile.
+            if job.purpose != "fallback" and job.model in self.agent.slots:
                 self._met(job.model, f"{job.model} generation {done.key[0]}: {done.step}: {done.why}")
             outcome: Literal["bad", "failed"] = "bad" if done.said == "bad" else "failed"
             self.stats.load_failed(job.model, outcome=outcome, step=done.step, why=done.why)
@@ -469,6 +472,7 @@ class Runtime:
             if reason == "invalidate":
                 self.stats.invalidated(model, reason)
             self.stats.dropped(model, reason)  # type: ignore[arg-type]
+            self._mended(model)  # what is not held is not wrong here
         self.agent.drop(held)
 
     def _publish(self) -> None:

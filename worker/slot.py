@@ -60,9 +60,8 @@ class Slot:
         self.model = model
         self.told = told
         self.state: State | None = None  #: as last applied in this epoch
-        self.read_open = (
-            False  #: a state was applied that an open fleet showed: only such a one gives a right to answer
-        )
+        #: A state that an open fleet showed was applied: only such a one gives a right to answer.
+        self.read_open = False
         self.confirmed = False  #: the reply to this membership's last list named the model (hold before load)
         self.behind = False  #: the fleet shows less than what this process was told (R7)
         self.handles: dict[Key, int] = {}  #: what is loaded: its job's id, by which the runtime knows the payload

@@ -344,6 +344,20 @@ def test_an_error_is_told_until_it_is_mended(publish: Publish, new_cache: NewCac
     assert cache.get("m").generation == 1
 
 
+def test_what_was_dropped_is_not_wrong_any_more(publish: Publish, new_cache: NewCache, wait_for: WaitFor) -> None:
+    """A model that cannot be loaded is given up here; nothing of it stands beside the others for ever."""
+    publish(1)
+
+    def build() -> nn.Module:
+        raise ZeroDivisionError("a typo")
+
+    cache = new_cache(loaders={"m": build})
+    runtime = runtime_of(cache)
+    wait_for(lambda: runtime.error_of("m"))
+    cache.invalidate("m")
+    assert runtime.last_error == runtime.error_of("m") == ""
+
+
 def test_hints_come_back_with_the_server(
     serving: Any, new_fleet: Any, new_cache: NewCache, tmp_path: Any, wait_for: WaitFor
 ) -> None:
