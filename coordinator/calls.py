@@ -159,9 +159,12 @@ _DECODER = msgspec.json.Decoder(Reply, strict=False)
 
 def decode(data: bytes) -> Reply:
     """The reply in `data`; raises ReplyInvalid whatever the bytes are."""
+    if not isinstance(data, bytes):
+        raise ReplyInvalid(f"it is a {type(data).__name__}")
     try:
-        return _DECODER.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        # What somebody garbled need not be UTF-8. A manifest that is not must look like one that is bad, not like a Redis that is gone.
+        return _DECODER.decode(data.decode("utf-8", "replace"))
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise ReplyInvalid(str(error)) from error
 
 

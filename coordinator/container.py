@@ -39,7 +39,7 @@ def read_header(file: IO[bytes], path: str) -> dict[str, Any]:
     try:
         header = json.loads(file.read(length))
         ends = [int(about["data_offsets"][1]) for name, about in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, OverflowError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ArtifactRefused(path, f"its header is not that of a safetensors file ({error})") from error
     expected = 8 + length + max(ends, default=0)
     if expected != size:

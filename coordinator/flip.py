@@ -21,7 +21,7 @@ from .errors import (
     Poisoned,
     UnknownModel,
 )
-from .records import as_object
+from .records import as_number, as_object
 
 #: States of a proposal that is not decided yet.
 IN_WORK = frozenset({"candidate", "next"})
@@ -57,7 +57,8 @@ class Flip(msgspec.Struct, frozen=True, kw_only=True):
 
 def phases_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Seconds of prepare, fence and total of a stored outcome; times of the server's clock."""
-    started, fencing, ended = (_ms(row.get(name)) for name in ("started", "fencing", "ended"))
+    # Milliseconds as the scripts write them; 0: unknown.
+    started, fencing, ended = (as_number(row.get(name)) for name in ("started", "fencing", "ended"))
     spans = {"prepare": (started, fencing or ended), "fence": (fencing, ended), "total": (started, ended)}
     return {name: (to - since) / 1000 for name, (since, to) in spans.items() if since and to}
 
@@ -67,11 +68,6 @@ def workers_of(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     said = row.get("workers")
     entries = said.items() if isinstance(said, dict) else ()
     return {str(about.get("worker") or member): dict(about) for member, about in entries if isinstance(about, dict)}
-
-
-def _ms(value: Any) -> int:
-    """Milliseconds as the scripts write them; 0: unknown."""
-    return int(value) if isinstance(value, str) and value.isdigit() else 0
 
 
 def error_of(flip: Flip, answer: Answer, *, had_active: bool = True) -> GenlockError | None:
@@ -108,5 +104,5 @@ def _named(generation: str) -> str:
 
 def _pinned(reply: Reply, model: str) -> Pinned:
     pin = reply.pin or {}
-    generation = reply.generation or _ms(pin.get("gen"))
-    return Pinned(model, str(pin.get("by", "?")), _ms(pin.get("at")) / 1000, str(pin.get("why", "")), generation)
+    generation = reply.generation or as_number(pin.get("gen"))
+    return Pinned(model, str(pin.get("by", "?")), as_number(pin.get("at")) / 1000, str(pin.get("why", "")), generation)

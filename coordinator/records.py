@@ -18,9 +18,15 @@ def as_object(text: str | bytes | None) -> dict[str, Any]:
     """The JSON object in `text`, or an empty one."""
     try:
         value = msgspec.json.decode(text or b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def as_number(value: Any) -> int:
+    """The whole number that a text of a script says, or 0: digits of other scripts are none, nor is what has more than 16 of them."""
+    text = _text(value) if isinstance(value, bytes | str) else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else 0
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -70,17 +76,17 @@ class Snapshot:
         lists = {_text(k): tuple(_text(v).split()[1:]) for k, v in holds.items() if k != b"@"}
         about = {_text(k): as_object(v) for k, v in workers.items()}
         found = [
-            Member(_text(k), _number(v), lists.get(_text(k), ()), about.get(_text(k), {}))
+            Member(_text(k), as_number(v), lists.get(_text(k), ()), about.get(_text(k), {}))
             for k, v in members.items()
             if k != b"@"
         ]
         records = {_text(k): record for k, v in models.items() if k != b"@" and (record := read_record(v))}
         return cls(
-            epoch=_number(row.get("epoch", "0")),
+            epoch=as_number(row.get("epoch", "0")),
             is_open=row.get("open") == "1",
-            lease_s=_number(row.get("lease", "0")) / 1000,
-            revision=_number(row.get("revision", "0")),
-            members=tuple(sorted(found, key=lambda m: _number(m.id))),
+            lease_s=as_number(row.get("lease", "0")) / 1000,
+            revision=as_number(row.get("revision", "0")),
+            members=tuple(sorted(found, key=lambda m: as_number(m.id))),
             models=dict(sorted(records.items())),
             tasks=as_object(row.get("tasks")),
         )
@@ -101,11 +107,6 @@ def _text(value: bytes | str) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _number(value: bytes | str) -> int:
-    text = _text(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else 0
-
-
 class Event(NamedTuple):
     """An entry of the audit log: its id (ms of the server's clock, a dash, a number), what happened, to which model, the facts."""
 
@@ -119,7 +120,7 @@ class Event(NamedTuple):
     def of(cls, entry_id: bytes | str, fields: Mapping[bytes, bytes]) -> Event:
         name = _text(entry_id)
         row = {_text(k): _text(v) for k, v in (fields or {}).items()}
-        at = _number(name.partition("-")[0]) / 1000
+        at = as_number(name.partition("-")[0]) / 1000
         return cls(name, at, row.get("what", "?"), row.get("model", ""), as_object(row.get("facts")))
 
 
@@ -136,4 +137,4 @@ class Hint(NamedTuple):
         words = _text(data).split(" ")
         if len(words) != 3:
             return None
-        return cls(_number(words[0]), _number(words[1]), words[2])
+        return cls(as_number(words[0]), as_number(words[1]), words[2])

@@ -15,7 +15,7 @@ from .calls import KEYS, NO_EPOCH, SCHEMA, Attach, Call, Epoch, Reply, ReplyInva
 from .endpoint import Endpoint
 from .errors import FleetMismatch, RedisRefused, RedisUnreachable, SchemaTooNew
 from .identity import Identity
-from .records import Event, Hint, Snapshot, as_object
+from .records import Event, Hint, Snapshot, as_number, as_object
 from .scripts import Caller, digest_of, source_of
 
 #: Seconds that a call waits for its answer. Scripts take well under a millisecond; a busy or swapping server gets this long.
@@ -130,7 +130,7 @@ class Registry:
         if reply.verdict == "foreign":
             raise FleetMismatch(self.fleet, self._caller.fleet_id, reply.found or "?")
         if reply.verdict == "schema":
-            raise SchemaTooNew(self.fleet, int(reply.found or 0), SCHEMA)
+            raise SchemaTooNew(self.fleet, as_number(reply.found), SCHEMA)
 
     def _run(self, call: Call, epoch: Epoch) -> Reply:
         if isinstance(call, Attach):
@@ -177,7 +177,12 @@ class Registry:
             with self._client.pipeline(transaction=True) as pipe:
                 for name in ("fleet", "members", "holds", "models", "workers"):
                     pipe.hgetall(self._key(name))
-                return pipe.execute()
+                *found, workers = pipe.execute(raise_on_error=False)
+            for one in found:
+                if isinstance(one, Exception):
+                    raise one
+            # What workers say of themselves decides nothing: until it is written again, the rest is shown without it.
+            return [*found, {} if isinstance(workers, Exception) else workers]
 
         return Snapshot.of(*self._guarded(read))
 

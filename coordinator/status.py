@@ -14,7 +14,7 @@ from .calls import Candidate
 from .errors import GenlockError
 from .flip import phases_of, workers_of
 from .manifest import Manifest, decode
-from .records import Member, Record, Snapshot, as_object
+from .records import Member, Record, Snapshot, as_number, as_object
 
 #: Generations of a model that Redis keeps, beside the ways back (lua/_model.lua has it too).
 KEPT_GENERATIONS = 256
@@ -157,8 +157,8 @@ def _candidate(found: Candidate | None) -> CandidateStatus | None:
 def _note(found: Mapping[str, Any] | None) -> Note | None:
     if found is None:
         return None
-    at = str(found.get("at", ""))
-    moment = int(at) / 1000 if at.isdigit() else None
+    at = as_number(str(found.get("at", "")))
+    moment = at / 1000 if at else None
     return Note(str(found.get("by", "?")), moment, str(found.get("why", "")), str(found.get("version", "")))
 
 
@@ -170,7 +170,6 @@ def history_of(record: Record, stored: Stored) -> list[Generation]:
 
 def _generation(number: int, data: bytes | None, outcome: bytes | None, is_active: bool) -> Generation:
     manifest, row = read_manifest(data), as_object(outcome)
-    back = str(row.get("rollback", ""))
     return Generation(
         generation=number,
         version=str(row.get("version") or (manifest.version if manifest else "")),
@@ -182,7 +181,7 @@ def _generation(number: int, data: bytes | None, outcome: bytes | None, is_activ
         why=str(row.get("why", "")),
         step=str(row.get("step", "")),
         worker=str(row.get("worker", "")),
-        rollback_of=int(back) if back.isdigit() else None,
+        rollback_of=as_number(str(row.get("rollback", ""))) or None,
         seconds=phases_of(row),
         workers=workers_of(row),
     )
@@ -197,7 +196,7 @@ def status_of_worker(member: Member) -> WorkerStatus:
         member=member.id,
         host=str(about.get("host", "")),
         pid=_whole(about.get("pid")),
-        started_at=float(at) if isinstance(at := about.get("started_at"), int | float) else None,
+        started_at=_seconds(about.get("started_at")),
         models=sorted(member.holds),
         generations=_numbers(generations) if isinstance(generations, dict) else {},
         last_error=about.get("last_error"),
@@ -208,6 +207,13 @@ def status_of_worker(member: Member) -> WorkerStatus:
 def name_of(member: Member) -> str:
     """The name that people know a member by."""
     return str(member.about.get("worker") or member.id)
+
+
+def _seconds(value: Any) -> float | None:
+    try:
+        return float(value) if isinstance(value, int | float) else None
+    except OverflowError:  # JSON has whole numbers of any length
+        return None
 
 
 def _whole(value: Any) -> int | None:
@@ -221,6 +227,6 @@ def _numbers(found: Mapping[str, Any]) -> dict[str, int]:
 def numbers_of(record: Record) -> list[int]:
     """Every generation of which something may be stored: what was committed, is active or in work, and the last 256."""
     last = record.next - 1
-    kept = {int(number) for number in record.committed if str(number).isdigit()}
+    kept = {as_number(str(number)) for number in record.committed} - {0}
     kept |= {place.gen for place in (record.active, record.cand) if place is not None}
     return sorted(kept | set(range(max(1, last - KEPT_GENERATIONS), last + 1)))

@@ -48,6 +48,6 @@ class LastGood:
         try:
             note = msgspec.json.decode((self._folder / f"{check_name(model)}.json").read_bytes(), type=_Note)
             manifest = decode(note.manifest)
-        except (OSError, GenlockError, msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+        except (OSError, GenlockError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         return (note.generation, manifest) if manifest.model == model else None

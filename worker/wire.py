@@ -36,6 +36,8 @@ KINDS: dict[str, type] = {
 }
 #: Dimensions of a tensor; numpy has at most 32 or 64, and no model that is known more than 6.
 MAX_DIMENSIONS = 16
+#: Names of inputs; each becomes a tensor of its own, 10 µs, and no model that is known takes more than some tens.
+MAX_NAMED = 1000
 _WORDS = {
     "`array`": "a list",
     "`float`": "a number",
@@ -86,6 +88,8 @@ def read_inputs(body: Body, usual: dtype) -> Tensor | dict[str, Tensor]:
             raise BadInput("dtype", "the inputs have no names, so it is one name of a type")
         return _tensor(raw, "inputs", body.dtype, usual)
     named = _NAMED.decode(raw)
+    if len(named) > MAX_NAMED:
+        raise BadInput("inputs", f"{len(named)} names, {MAX_NAMED} are allowed")
     chosen = body.dtype if isinstance(body.dtype, dict) else dict.fromkeys(named, body.dtype)
     if unknown := [name for name in chosen if name not in named]:
         raise BadInput(f"dtype.{unknown[0]}", "there is no input of that name")

@@ -16,7 +16,7 @@ local function bounded(map, most)
   for key in pairs(map) do keys[#keys + 1] = key end
   if #keys <= most then return nil end
   table.sort(keys, function(a, b)
-    local x, y = tonumber(map[a].at) or tonumber(a) or 0, tonumber(map[b].at) or tonumber(b) or 0
+    local x, y = number_of(map[a].at) or number_of(a) or 0, number_of(map[b].at) or number_of(b) or 0
     return x < y
   end)
   return keys[1]
@@ -238,6 +238,7 @@ end
 local function way_back(name)
   local record = records[name]
   local best = nil
+  if not record.active then return nil end
   for gen, row in pairs(record.committed or {}) do
     local number = tonumber(gen)
     local bad = record.poison and record.poison[row.poison or '']

@@ -40,10 +40,47 @@ end
 
 local function filled(t) if next(t) ~= nil then return t end end -- an empty table would become [] or {}: leave it out
 
+-- What is read back --------------------------------------------------------------------------------------------------
+-- Anybody may have written it. What is not of its form counts as lost (R6, R7); no script may end in an error of Lua for it, because
+-- that would be every script, for as long as it stands there.
+
+local MOST = 2^53 -- above it Lua leaves out numbers
+local DEPTH = 16  -- tables in tables; cjson writes at most 1,000
+
+-- The whole number from 0 to MOST that a value is or says, or nil.
+local function number_of(value)
+  local n = tonumber(value)
+  if n and n >= 0 and n <= MOST and n % 1 == 0 then return n end
+end
+
+local function text_of(value) if type(value) == 'string' then return value end end
+
+-- Makes these fields of a row whole numbers; false where one is none.
+local function counted(row, fields)
+  for _, field in ipairs(fields) do
+    row[field] = number_of(row[field])
+    if not row[field] then return false end
+  end
+  return true
+end
+
+-- Takes out what cjson reads and cannot write again, or Lua takes for true: null, infinity, depth. A list keeps its length.
+local function clean(rows, depth)
+  for key, value in pairs(rows) do
+    local kind = type(value)
+    if kind == 'table' and depth > 1 then
+      clean(value, depth - 1)
+    elseif not (kind == 'string' or kind == 'boolean' or (kind == 'number' and value - value == 0)) then
+      rows[key] = type(key) == 'number' and '' or nil
+    end
+  end
+  return rows
+end
+
 local function parse(text)
   if not text then return nil end
   local ok, value = pcall(cjson.decode, text)
-  if ok and type(value) == 'table' then return value end
+  if ok and type(value) == 'table' then return clean(value, DEPTH) end
 end
 
 -- The buffer of writes --------------------------------------------------------------------------------------------
@@ -69,10 +106,22 @@ local dirty = {}  -- fields to be written back
 
 local FIELDS = {'schema', 'id', 'epoch', 'nonce', 'run', 'open', 'lease', 'revision', 'beat', 'ids', 'deadline', 'longest', 'tasks'}
 local NUMBERS = {'epoch', 'lease', 'revision', 'beat', 'ids', 'deadline', 'longest'}
+local LEAST_LEASE, MOST_LEASE = 100, 60000 -- ms; settings.py has them too
 
 local function set(field, value)
   fleet[field] = value
   dirty[field] = type(value) == 'number' and whole(value) or value
+end
+
+-- The tasks; one that is not of its form is forgotten: who waits for it hears of nobody.
+local function tasks_of(text)
+  local found = {}
+  for tid, task in pairs(parse(text) or {}) do
+    local is_task = type(tid) == 'string' and type(task) == 'table' and text_of(task.kind) and text_of(task.model)
+    is_task = is_task and number_of(task.deadline) and number_of(task.length) and number_of(task.ended or 0)
+    if is_task and counted(task, {'asked', 'awaited', 'done', 'failed'}) then found[tid] = task end
+  end
+  return found
 end
 
 local function read_fleet()
@@ -80,15 +129,12 @@ local function read_fleet()
   if row.err then return nil end
   local f = {}
   for i, field in ipairs(FIELDS) do f[field] = row[i] or nil end
-  f.schema = tonumber(f.schema)
+  f.schema = number_of(f.schema)
   if f.schema and f.schema > SCHEMA then return f end
-  for _, field in ipairs(NUMBERS) do
-    f[field] = tonumber(f[field])
-    if not f[field] then return nil end
-  end
+  if not counted(f, NUMBERS) or f.lease < LEAST_LEASE or f.lease > MOST_LEASE then return nil end
   if not (f.schema and f.id and f.nonce and (f.open == '0' or f.open == '1')) then return nil end
   f.open = f.open == '1'
-  f.tasks = parse(f.tasks) or {}
+  f.tasks = tasks_of(f.tasks)
   return f
 end
 
@@ -118,7 +164,14 @@ local function flush()
   if dirty.open ~= nil then dirty.open = dirty.open and '1' or '0' end
   for field, value in pairs(dirty) do row[#row + 1] = field; row[#row + 1] = value end
   if #row > 0 then redis.call('HSET', fleet_key, unpack(row)) end
-  for _, command in ipairs(notes) do redis.pcall(unpack(command)) end
+  for _, command in ipairs(notes) do
+    local done = redis.pcall(unpack(command))
+    -- What stands there instead is nobody's, and would keep what is told to people away for good.
+    if type(done) == 'table' and done.err and tostring(done.err):find('WRONGTYPE', 1, true) then
+      redis.call('DEL', command[2])
+      redis.pcall(unpack(command))
+    end
+  end
 end
 
 local function reply(verdict, more)
@@ -178,7 +231,7 @@ local function start_epoch()
   local old = fleet
   local number = math.max(caller.epoch, old and old.epoch or math.floor(now_ms() / 1000))
   for _, key in ipairs(STAMPED) do
-    number = math.max(number, tonumber((stamp(key) or ''):match('^(%d+):')) or 0)
+    number = math.max(number, number_of((stamp(key) or ''):match('^(%d+):')) or 0)
   end
   number = number + 1
   fleet = {}

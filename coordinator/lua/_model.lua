@@ -22,25 +22,69 @@ local function valid_name(name)
   return #name >= 1 and #name <= 128 and not name:find('[^A-Za-z0-9._-]')
 end
 
-local COUNTS = {'awaited', 'late', 'ready', 'failed', 'fenced', 'had', 'died', 'agreement', 'length', 'deadline'}
+local COUNTS = {'awaited', 'late', 'ready', 'failed', 'fenced', 'had', 'died'}
+
+local function sane_active(a)
+  local gen, epoch = type(a) == 'table' and number_of(a.gen) or 0, type(a) == 'table' and number_of(a.epoch)
+  if gen < 1 or not (epoch and text_of(a.version)) then return nil end
+  a.gen, a.epoch, a.at = whole(gen), whole(epoch), whole(number_of(a.at) or 0)
+  a.unproven, a.poison = a.unproven and 1 or nil, text_of(a.poison) or ''
+  return a
+end
+
+local function sane_proposal(p)
+  if type(p) ~= 'table' or not (text_of(p.request) and text_of(p.version)) then return nil end
+  if not (tonumber(p.agreement) and number_of(p.length)) then return nil end
+  local back = number_of(p.rollback)
+  p.by, p.poison, p.rollback = text_of(p.by) or '?', text_of(p.poison) or '', back and whole(back)
+  return p
+end
+
+local function sane_candidate(c)
+  if not (sane_proposal(c) and (c.phase == 'preparing' or c.phase == 'fencing') and counted(c, COUNTS)) then return nil end
+  local gen, deadline = number_of(c.gen), number_of(c.deadline)
+  if not (gen and gen >= 1 and deadline) then return nil end
+  c.gen, c.deadline, c.started = whole(gen), whole(deadline), whole(number_of(c.started) or 0)
+  return c
+end
+
+-- A pin stays one, whoever made it: proposals would be let in that nobody wanted.
+local function sane_pin(pin)
+  if type(pin) ~= 'table' then return nil end
+  return {by = text_of(pin.by) or '?', why = text_of(pin.why), at = whole(number_of(pin.at) or 0), gen = text_of(pin.gen)}
+end
+
+local function sane_rows(rows, is_sane)
+  if type(rows) ~= 'table' then return nil end
+  for key, row in pairs(rows) do
+    if not (type(key) == 'string' and type(row) == 'table' and is_sane(key, row)) then rows[key] = nil end
+  end
+  return rows
+end
+
+local function is_poisoned(_, row)
+  row.why, row.by = text_of(row.why) or '', text_of(row.by)
+  return true
+end
+
+local function is_committed(gen, row)
+  local number = number_of(gen)
+  row.poison = text_of(row.poison)
+  return number and gen == whole(number) and text_of(row.version)
+end
 
 -- A record that every transition can work on: what is not of its form is left out, and heals or is proposed again.
 local function sane(record)
-  if not (record and tonumber(record.next)) then return nil end
-  local a, c = record.active, record.cand
-  if type(a) ~= 'table' or not (tonumber(a.gen) and tonumber(a.epoch) and type(a.version) == 'string') then record.active = nil end
-  local whole_candidate = type(c) == 'table' and type(c.gen) == 'string' and type(c.version) == 'string' and type(c.request) == 'string'
-  for _, field in ipairs(COUNTS) do whole_candidate = whole_candidate and tonumber(c[field]) end
-  if not (whole_candidate and (c.phase == 'preparing' or c.phase == 'fencing')) then record.cand = nil end
+  local following = record and number_of(record.next)
+  if not following then return nil end
+  record.rev = whole(number_of(record.rev) or 0)
+  record.active, record.cand, record.waits = sane_active(record.active), sane_candidate(record.cand), sane_proposal(record.waits)
+  record.pin, record.requests = sane_pin(record.pin), text_of(record.requests)
+  record.poison, record.committed = sane_rows(record.poison, is_poisoned), sane_rows(record.committed, is_committed)
   for _, place in ipairs({'active', 'cand'}) do
-    if record[place] and type(record[place].poison) ~= 'string' then record[place].poison = '' end
+    if record[place] then following = math.max(following, tonumber(record[place].gen) + 1) end
   end
-  local w = record.waits
-  local whole_wait = type(w) == 'table' and type(w.request) == 'string' and type(w.version) == 'string'
-  if not (whole_wait and tonumber(w.agreement) and tonumber(w.length)) then record.waits = nil end
-  for _, field in ipairs({'pin', 'poison', 'committed'}) do
-    if type(record[field]) ~= 'table' then record[field] = nil end
-  end
+  record.next = whole(math.max(following, 1))
   return record
 end
 
@@ -62,6 +106,8 @@ local function touch(name) touched[name] = true end
 
 -- A change of active, candidate, phase, pin or poison: a new revision.
 local function changed(name)
+  -- The counter was set back by somebody: a revision that was applied already would be passed over (R3).
+  set('revision', math.max(fleet.revision, tonumber(records[name].rev)))
   records[name].rev = whole(revise(name))
   touch(name)
 end
@@ -78,7 +124,7 @@ end
 
 -- Members and what they hold --------------------------------------------------------------------------------------
 
-local function beat_of(id) return redis.call('HGET', members_key, id) or nil end
+local function beat_of(id) return id ~= '@' and redis.call('HGET', members_key, id) or nil end
 
 local lists = {} -- what this operation has changed: id → text, or false for removed
 
@@ -92,19 +138,21 @@ local function list_of(id)
   local text, counter, names = lists[id], nil, {}
   if text == nil then text = redis.call('HGET', holds_key, id) end
   for word in (text or ''):gmatch('%S+') do
-    if counter then names[word] = true else counter = tonumber(word) end
+    if counter then names[word] = true else counter = number_of(word) or 0 end
   end
   return counter or 0, names
 end
 
+-- Members only: a list whose member was lost has no beat that anybody could watch, and would be waited for in vain every time.
 local function holders_of(name)
   local found, all = {}, redis.call('HGETALL', holds_key)
   local inside = ' ' .. name .. ' '
-  local seen = {}
+  local seen, members = {}, {}
+  for _, id in ipairs(redis.call('HKEYS', members_key)) do members[id] = id ~= '@' end
   for i = 1, #all, 2 do seen[all[i]] = all[i + 1] end
   for id, text in pairs(lists) do seen[id] = text end
   for id, text in pairs(seen) do
-    if id ~= '@' and text and (text .. ' '):find(inside, 1, true) then found[#found + 1] = id end
+    if members[id] and text and (text .. ' '):find(inside, 1, true) then found[#found + 1] = id end
   end
   table.sort(found)
   return found
@@ -113,6 +161,13 @@ end
 -- Entries of a candidate ------------------------------------------------------------------------------------------
 
 local entries = {} -- what this operation has changed: field → text, or false for removed
+local STATES = {awaited = true, late = true, ready = true, failed = true, fenced = true, bad = true, done = true}
+
+local function read_entry(text)
+  local state, detail = text:match('^(%a+) ?(.*)$')
+  if STATES[state or ''] then return state, detail end
+  return nil, nil
+end
 
 local function field_of(name, gen, id) return name .. NUL .. gen .. NUL .. id end
 
@@ -120,7 +175,7 @@ local function entry(field)
   local text = entries[field]
   if text == nil then text = redis.call('HGET', waiting_key, field) end
   if not text then return nil, nil end
-  return text:match('^(%a+) ?(.*)$')
+  return read_entry(text)
 end
 
 local function put_entry(field, state, detail)
@@ -133,7 +188,7 @@ local function drop_entry(field)
   write('HDEL', waiting_key, field)
 end
 
-local function count(c, state, by) c[state] = c[state] + by end
+local function count(c, state, by) c[state] = math.max(0, c[state] + by) end
 
 local function move_entry(c, field, from, to, detail)
   count(c, from, -1)
@@ -151,11 +206,11 @@ local function entries_of(name, gen)
   for field, text in pairs(entries) do seen[field] = text end
   for field, text in pairs(seen) do
     if text and field:sub(1, #prefix) == prefix then
-      local state, detail = text:match('^(%a+) ?(.*)$')
-      found[#found + 1] = {field:sub(#prefix + 1), state, detail}
+      local state, detail = read_entry(text)
+      found[#found + 1] = {field:sub(#prefix + 1), state or 'lost', detail}
     end
   end
-  table.sort(found, function(a, b) return (tonumber(a[1]) or 0) < (tonumber(b[1]) or 0) end)
+  table.sort(found, function(a, b) return (number_of(a[1]) or 0) < (number_of(b[1]) or 0) end)
   return found
 end
 
@@ -190,7 +245,14 @@ end
 local function request_field(name, request) return name .. NUL .. 'r' .. NUL .. request end
 
 local function earlier_answer(name, request)
-  return parse(redis.call('HGET', generations_key, request_field(name, request)))
+  local answer = parse(redis.call('HGET', generations_key, request_field(name, request)))
+  if not (answer and text_of(answer.verdict)) then return nil end
+  local found, target = number_of(answer.generation), number_of(answer.target)
+  return {
+    verdict = answer.verdict, state = text_of(answer.state), version = text_of(answer.version), why = text_of(answer.why),
+    step = text_of(answer.step), worker = text_of(answer.worker), found = text_of(answer.found), holder = text_of(answer.holder),
+    pin = sane_pin(answer.pin), generation = found and whole(found), target = target and whole(target),
+  }
 end
 
 local function put_answer(name, request, answer)

@@ -58,7 +58,7 @@ local function watch(asked)
   local found, n = {}, 0
   if redis.call('HLEN', waiting_key) <= 1 then return nil end
   local function add(id)
-    local beat = n < NAMED and not found[id] and beat_of(id)
+    local beat = id and n < NAMED and not found[id] and beat_of(id)
     if beat then found[id] = beat; n = n + 1 end
   end
   for id in asked:gmatch('%S+') do

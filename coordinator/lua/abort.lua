@@ -4,6 +4,7 @@
 
 local early = guard() or refused('cand')
 if early then return early end
+if not record.cand then return answer_with('conflict', {found = '0'}) end
 
 local version = record.cand.version
 finish(name, 'aborted', {why = why ~= '' and why or 'no reason given', worker = by})

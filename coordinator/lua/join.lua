@@ -10,6 +10,12 @@ local about = ARGV[9]
 
 set('ids', fleet.ids + 1)
 local id, beat = whole(fleet.ids), whole(take_beat())
+if beat_of(id) then -- the counter was set back by somebody: two members of one id would answer for each other (R6)
+  dirty = {}
+  start_epoch()
+  flush()
+  return reply('epoch')
+end
 write('HSET', members_key, id, beat)
 note('HSET', workers_key, id, about)
 log('joined', nil, {member = id, about = parse(about)})

@@ -198,6 +198,18 @@ def test_any_json_is_a_reply_or_refused(replaced: dict[str, Any], inside: str, v
     assert_decodes_or_refuses(json.dumps(WHOLE | {inside: {"digits": value}}).encode())
 
 
+@pytest.mark.parametrize("data", (None, 1, "text", [b"ok"]))
+def test_what_is_no_bulk_of_bytes_is_no_reply(data: Any) -> None:
+    """A server that is none of ours answers with what it likes: a TypeError would have ended whoever asked."""
+    with pytest.raises(ReplyInvalid):
+        decode(data)
+
+
+def test_bytes_that_are_no_text_do_not_hide_a_reply() -> None:
+    """One garbled manifest made its reply unreadable, which counted as "Redis is gone" for every model of that worker."""
+    assert decode(b'{"verdict":"ok","manifest":"\xff{}","epoch":7}') == Reply("ok", epoch=7, manifest="\ufffd{}")
+
+
 def test_a_reply_nested_without_end_is_refused() -> None:
     assert_decodes_or_refuses(b'{"verdict":"ok","pin":' + b'{"a":' * 100_000)
 

@@ -81,6 +81,7 @@ def test_bytes_behind_the_last_tensor_are_refused(tmp_path: Path) -> None:
         lambda: with_header({"a": None}),
         lambda: with_header({"a": {}}),
         lambda: struct.pack("<Q", 2000) + b'{"a":' * 400,
+        lambda: with_header({"a": {"data_offsets": [0, float("inf")]}}),
     ],
 )
 def test_a_header_that_makes_no_sense_is_refused(make: Callable[[], bytes], tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """What stands in Redis, as people read it: whatever is in the keys, a page comes out; what cannot be read is left out."""
 
 import json
+from typing import Any
 
 import pytest
 from genlock.coordinator.calls import Active, Candidate
-from genlock.coordinator.records import Event, Hint, Member, Record, Snapshot, as_object, read_record
+from genlock.coordinator.records import Event, Hint, Member, Record, Snapshot, as_number, as_object, read_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,6 +118,27 @@ def test_any_message_is_a_hint_or_none(data: bytes | str) -> None:
 def test_hints(data: bytes | str, hint: Hint | None) -> None:
     """The digits of other scripts, signs and numbers above any that is given are none."""
     assert Hint.of(data) == hint
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        ("7", 7),
+        (b"7", 7),
+        ("²", 0),
+        ("9" * 5000, 0),
+        ("-7", 0),
+        ("7.0", 0),
+        ("", 0),
+        (None, 0),
+        (7, 0),
+        ({}, 0),
+        (b"\xff", 0),
+    ],
+)
+def test_a_number_is_that_of_a_script_or_0(value: Any, number: int) -> None:
+    """`"²".isdigit()` is true, and int() raises: what somebody had written into a pin ended `genlock status`."""
+    assert as_number(value) == number
 
 
 @pytest.mark.parametrize("text", (None, "", "[]", "3", "{", b"\xff", "[" * 9999))

@@ -60,3 +60,21 @@ def test_the_ways_back_are_looked_for_however_old_they_are() -> None:
     numbers = numbers_of(old)
     assert numbers[:3] == [3, 4, 999 - KEPT_GENERATIONS] and numbers[-1] == 999
     assert numbers_of(record(next="1")) == []
+
+
+def test_digits_that_are_none_are_left_out() -> None:
+    """`"²".isdigit()`, 5,000 digits, and more than a float holds: each ended whoever looked, and with it the page of all models."""
+    for digits in ("²", "9" * 5000, "9" * 400):
+        of = record(pin={"by": "me", "at": digits}, committed={digits: {"version": "v"}, "3": {"version": "w"}})
+        found = status_of_model("m", snapshot(of), None)
+        assert found.pin is not None and found.pin.at is None
+        assert numbers_of(of) == list(range(1, 9))
+        row = json.dumps({"rollback": digits, "started": digits, "ended": digits}).encode()
+        assert (history_of(of, {3: (None, row)})[0].rollback_of, history_of(of, {3: (None, row)})[0].seconds) == (
+            None,
+            {},
+        )
+
+
+def test_a_worker_that_began_at_no_time_that_there_is() -> None:
+    assert status_of_worker(Member("1", 1, (), {"started_at": 10**400})).started_at is None

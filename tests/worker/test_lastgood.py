@@ -90,3 +90,10 @@ def test_workers_of_one_host_write_at_the_same_time(notes: LastGood) -> None:
         assert found[1] == manifest(size=found[0])
     for thread in threads:
         thread.join()
+
+
+def test_a_note_nested_without_end_is_none(notes: LastGood, tmp_path: Path) -> None:
+    """A worker that starts without Redis must not fail for what stands on its own disk."""
+    notes.write("m", 3, manifest().encode().decode())
+    (tmp_path / "last_good" / "prod" / "m.json").write_bytes(b'{"x":' + b"[" * 100_000)
+    assert notes.read("m") is None
