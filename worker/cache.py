@@ -353,6 +353,7 @@ class ModelCache:
             publish=self._install,
             notify=self._notify,
             worker=self.worker,
+            configured=self._configured,
         )
         if self._debug is not None:
             _log.warning("%s: for debugging only", self._debug.notice)

@@ -7,7 +7,7 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -82,7 +82,6 @@ class LoadThread:
             self._thread.start()
 
     def _run(self) -> None:
-        _import_torch()
         low_priority()
         while (task := self._queue.get()) is not None:
             if isinstance(task, Job):
@@ -139,10 +138,17 @@ class LoadThread:
         return job.key[0], manifest
 
 
-def _import_torch() -> None:
-    """Seconds of work, once: neither at a low priority nor in the slot for which other workers of the host wait."""
-    with suppress(ImportError):  # the first load says what is missing
+def import_ahead(models: Iterable[str], loader_of: Callable[[str], Loader]) -> None:
+    """Torch, and the modules that these models' loaders are in: seconds, once, in which the interpreter hardly lets any other thread run.
+
+    Neither at a low priority, nor in the slot for which other workers of the host wait, nor as a member, whose "fenced" a whole fleet
+    may wait for. What cannot be imported is said by the first load.
+    """
+    with suppress(ImportError):
         import torch  # noqa: F401
+    for model in models:
+        with suppress(Exception):  # a module of the user's may raise anything
+            loader_of(model)
 
 
 def _quietly(action: Callable[[], None]) -> None:

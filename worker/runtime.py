@@ -14,7 +14,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +31,7 @@ from .lastgood import LastGood
 from .limits import Limits, Use
 from .listener import Listener
 from .loaders import Loader
-from .loadthread import Done, LoadThread, trim
+from .loadthread import Done, LoadThread, import_ahead, trim
 from .orders import (
     Answered,
     Cancel,
@@ -90,7 +90,9 @@ class Runtime:
         publish: Callable[[Views], None],
         notify: Callable[[Command], None],
         worker: str,
+        configured: Iterable[str] = (),
     ) -> None:
+        """`configured`: models whose loaders are imported before this process becomes a member."""
         settings = fleet.settings
         self._fleet, self.stats, self._limits = fleet, stats, limits
         self._publish_map, self._notify = publish, notify
@@ -111,6 +113,7 @@ class Runtime:
             stale_allowed=settings.on_disconnect == "stale",
         )
         self._last_good = LastGood(settings.state_dir, fleet.name)
+        self._import_ahead = partial(import_ahead, tuple(configured), loader_of)
         self._loads = LoadThread(
             store=fleet.store,
             host=HostWork(settings.state_dir, loads_per_host=settings.loads_per_host),
@@ -243,6 +246,7 @@ class Runtime:
     # --- the loop ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._import_ahead()
         while not self.agent.left:
             try:
                 self._take_inbox(max(0.0, self.agent.wake_at(clock()) - clock()))

@@ -15,7 +15,7 @@ from genlock.coordinator.store import Store
 from genlock.worker.hostwork import HostWork
 from genlock.worker.lastgood import LastGood
 from genlock.worker.loaders import Loader
-from genlock.worker.loadthread import Done, LoadThread, trim
+from genlock.worker.loadthread import Done, LoadThread, import_ahead, trim
 from genlock.worker.slot import Job
 from safetensors.torch import save_file
 
@@ -214,3 +214,18 @@ def test_load_failed_of_a_loader_keeps_its_step(bench: Bench, wait_for: WaitFor)
     bench.loader = refuse
     done = bench.outcome(wait_for, bench.job())
     assert (done.said, done.step, done.why) == ("failed", "build", "its factory raises")
+
+
+def test_what_cannot_be_imported_ahead_is_the_first_loads_to_say() -> None:
+    """A loader that is missing, or whose module raises, must not end the thread that keeps the lease: the others are imported all the
+    same."""
+    asked: list[str] = []
+
+    def loader_of(model: str) -> Loader:
+        asked.append(model)
+        raise {"a": SettingsInvalid("models", "a", "no such module"), "b": ZeroDivisionError()}.get(
+            model, ImportError()
+        )
+
+    import_ahead(("a", "b", "c"), loader_of)
+    assert asked == ["a", "b", "c"]

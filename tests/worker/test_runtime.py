@@ -60,6 +60,34 @@ def test_a_worker_that_comes_while_redis_is_away_asks_the_store_again(
         wait_for(lambda: runtime.agent.member)
 
 
+def test_a_worker_is_no_member_before_its_code_is_imported(
+    publish: Publish,
+    new_cache: NewCache,
+    fleet: Fleet,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_for: WaitFor,
+) -> None:
+    """A worker that gunicorn starts anew imports its model's module for seconds, in which hardly another thread runs. Seen: it held the
+    model before that, and a whole fleet waited in FENCING for its answer."""
+    (tmp_path / "slow_module.py").write_text(
+        "import pathlib, threading, torch\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "(here / 'importing').touch()\n"
+        "while not (here / 'go on').exists(): threading.Event().wait(0.005)\n"
+        "def build(): return torch.nn.Linear(2, 2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    publish(2.0)
+    cache = new_cache(loaders={"m": "slow_module:build"})
+    cache.start()
+    wait_for((tmp_path / "importing").exists, description="the module is being imported")
+    assert publish(3.0).unproven, "nobody holds the model yet"
+    assert fleet.workers() == []
+    (tmp_path / "go on").touch()
+    assert cache.get("m").generation == 2
+
+
 def test_another_fleets_keys_are_refused_and_said(
     new_cache: NewCache, new_fleet: Any, tmp_path: Any, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
 ) -> None:
