@@ -6,10 +6,14 @@ STAMP  := $(VENV)/.made
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format bench clean
+SIMULATE := $(BIN)/python tests/simulation/explore.py
+CHAOS    := PYTHONPATH=tests $(BIN)/python -m chaos
+JOBS     ?= $(shell nproc)
+
+.PHONY: help demo test prove chaos soak guarantees lint format bench clean
 
 help:  ## What there is
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genlock needs Python 3.11 or newer")'
@@ -25,6 +29,20 @@ test: $(STAMP)  ## All tests, with coverage of both parts
 	$(BIN)/python -m pytest --cov --cov-report= --ignore=tests/simulation $(ARGS)
 	$(BIN)/python -m pytest tests/simulation
 	@$(BIN)/coverage report --fail-under=90
+
+prove: $(STAMP)  ## 2,000 simulated schedules, every rule switched off once, and a short chaos
+	$(SIMULATE) --seeds 2000 --jobs $(JOBS) --report build/simulation.json
+	$(SIMULATE) --rules --jobs $(JOBS) --report build/rules.json
+	$(CHAOS) --short --report build/chaos-short.json
+
+chaos: $(STAMP)  ## Everything that can happen happens to real fleets, and every answer is checked: a quarter of an hour
+	$(CHAOS) --seconds 780 --report build/chaos.json $(ARGS)
+
+soak: $(STAMP)  ## The same for an hour; with SEEDS=20000 as many simulated schedules instead
+	$(if $(SEEDS),$(SIMULATE) --seeds $(SEEDS) --first $(or $(FIRST),2000) --jobs $(JOBS) --report build/soak-simulation.json,$(CHAOS) --seconds 3600 --report build/soak.json $(ARGS))
+
+guarantees: $(STAMP)  ## Writes the tables of docs/guarantees.md from the last make prove and make chaos
+	PYTHONPATH=tests $(BIN)/python -m chaos.guarantees --chaos build/chaos.json --simulation build/simulation.json --rules build/rules.json
 
 lint: $(STAMP)  ## Format, lint, types
 	$(BIN)/ruff format --check .

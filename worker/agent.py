@@ -246,10 +246,12 @@ class Agent:
             self.membership.refuse(reply.verdict, now)
             return
         self.membership.reached()
-        before = self.epoch
+        before, was_open = self.epoch, self.membership.is_open
         if reply.epoch < before.number:
             return
         self._commands += self.membership.meets(reply, now)
+        if self.epoch != before or self.membership.is_open != was_open:
+            self._questions.again(self._questions.all)  # what they were told of was another fleet, or a closed one
         if self.epoch != before:
             self._enter(reply)
             return

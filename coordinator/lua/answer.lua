@@ -18,7 +18,7 @@ local function bad_active(active)
   local back = active.unproven and way_back(name)
   active.unproven = nil
   local request = 'bad-' .. gen
-  if back then
+  if back and redis.call('HGET', generations_key, manifest_field(name, back)) then
     first_answer(name, request, {verdict = 'ok', state = 'candidate', target = back})
     go_back(name, back, {request = request, by = 'genlock', why = 'the unproven generation is bad'})
   end

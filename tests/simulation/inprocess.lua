@@ -3,11 +3,14 @@
 -- Returns a table of functions for inprocess.py. Values never leave Lua but as the reply of a script: that is what makes it fast.
 -- A key's value is never changed while a snapshot shares it: it is copied at the first write after (`writable`).
 
-local give_hint = ... -- a function of Python: channel, message
-
 local keys = {}                 -- name → {kind = 'hash', map, n} | {kind = 'string', text, dies} | {kind = 'stream', list}
 local now_us = 0                -- virtual microseconds; never moves by itself
+local is_read_only = false      -- a replica: reads, and refuses every write
+local published = {}            -- channel, message, …
+local has_changed = true        -- something was written but the numbers that every call takes, since `changes` was asked
 local random_state = 1
+
+collectgarbage('setpause', 400) -- what lives is small, what is thrown away is much
 
 local find, sub, byte, format, gsub, concat = string.find, string.sub, string.byte, string.format, string.gsub, table.concat
 
@@ -45,7 +48,12 @@ local function copy_of(value)
   return {kind = 'stream', list = list, ms = value.ms, serial = value.serial}
 end
 
+local function refuse_if_read_only()
+  if is_read_only then refuse("READONLY You can't write against a read only replica.") end
+end
+
 local function writable(name, kind, new)
+  refuse_if_read_only()
   local value = lookup(name, kind)
   if not value then
     value = new()
@@ -78,6 +86,8 @@ function commands.TYPE(name)
 end
 
 function commands.DEL(...)
+  refuse_if_read_only()
+  has_changed = true
   local n = 0
   for i = 1, select('#', ...) do
     local name = select(i, ...)
@@ -96,6 +106,8 @@ end
 
 function commands.SET(name, new, option, ms)
   if option and option ~= 'PX' then refuse('ERR syntax error') end
+  refuse_if_read_only()
+  has_changed = true
   keys[name] = {kind = 'string', text = text(new), dies = option and now_us + tonumber(ms) * 1000}
   return OK
 end
@@ -107,6 +119,7 @@ function commands.PTTL(name)
 end
 
 function commands.PEXPIRE(name, ms)
+  refuse_if_read_only()
   local value = lookup(name, 'string')
   if not value then return 0 end
   keys[name] = {kind = 'string', text = value.text, dies = now_us + tonumber(ms) * 1000}
@@ -137,17 +150,23 @@ function commands.HSET(name, ...)
   local row, n = {...}, 0
   if #row < 2 or #row % 2 == 1 then refuse("ERR wrong number of arguments for 'hset' command") end
   local value = writable(name, 'hash', new_hash)
+  -- A single beat of the fleet or of a member is written by every call, and changes nothing that is looked at.
+  has_changed = has_changed or #row > 2 or (row[1] ~= 'beat' and find(name, ':members', 1, true) == nil)
   for i = 1, #row, 2 do n = n + put(value, text(row[i]), text(row[i + 1])) end
   return n
 end
 
 function commands.HSETNX(name, field, new)
+  refuse_if_read_only()
   if commands.HGET(name, field) then return 0 end
+  has_changed = true
   return put(writable(name, 'hash', new_hash), text(field), text(new))
 end
 
 function commands.HDEL(name, ...)
+  refuse_if_read_only()
   if not lookup(name, 'hash') then return 0 end
+  has_changed = true
   local value, n = writable(name, 'hash', new_hash), 0
   for i = 1, select('#', ...) do
     local field = text(select(i, ...))
@@ -200,6 +219,7 @@ end
 function commands.XADD(name, maxlen, about, most, star, ...)
   if maxlen ~= 'MAXLEN' or about ~= '~' or star ~= '*' then refuse('ERR only MAXLEN ~ here') end
   local value, row = writable(name, 'stream', new_stream), {...}
+  has_changed = true
   for i = 1, #row do row[i] = text(row[i]) end
   local ms = math.floor(now_us / 1000)
   if ms > value.ms then value.ms, value.serial = ms, 0 else value.serial = value.serial + 1 end
@@ -218,7 +238,8 @@ function commands.XRANGE(name)
 end
 
 function commands.PUBLISH(channel, message)
-  give_hint(text(channel), text(message))
+  published[#published + 1] = text(channel)
+  published[#published + 1] = text(message)
   return 1
 end
 
@@ -252,9 +273,19 @@ for code = 0, 127 do
   if (code < 32 or code == 127) and not ESCAPES[c] then ESCAPES[c] = format('\\u%04x', code) end
 end
 
+-- What was quoted lately: nearly all texts of a schedule are written again and again.
+local quotes, n_quotes = {}, 0
+local MOST_QUOTES, LONGEST_QUOTE = 2000, 100
+
 local function quoted(s)
-  if find(s, '[%c"\\/]') then s = gsub(s, '[%c"\\/]', ESCAPES) end
-  return '"' .. s .. '"'
+  local known = quotes[s]
+  if known then return known end
+  local out = '"' .. (find(s, '[%c"\\/]') and gsub(s, '[%c"\\/]', ESCAPES) or s) .. '"'
+  if #s <= LONGEST_QUOTE then
+    if n_quotes >= MOST_QUOTES then quotes, n_quotes = {}, 0 end
+    quotes[s], n_quotes = out, n_quotes + 1
+  end
+  return out
 end
 
 -- The length of a table that is a list, else nil; one with holes is refused when most of it would be.
@@ -474,6 +505,23 @@ local function command(at_us, ...)
   return result
 end
 
+-- Whether anything but beats was written since this was asked.
+local function changes()
+  local was = has_changed
+  has_changed = false
+  return was
+end
+
+local function set_read_only(is) is_read_only = is end
+
+-- What was published since this was asked: channel, message, channel, message, …
+local function take_published()
+  if #published == 0 then return nil end
+  local out = concat(published, '\n')
+  published = {}
+  return out
+end
+
 local function snapshot()
   local kept = {}
   for name, value in pairs(keys) do
@@ -484,10 +532,11 @@ local function snapshot()
 end
 
 local function restore(kept)
+  has_changed = true
   keys = {}
   for name, value in pairs(kept or {}) do keys[name] = value end
 end
 
 local function seed(n) random_state = n % 2147483646 + 1 end
 
-return compile, run, command, snapshot, restore, seed
+return compile, run, command, snapshot, restore, seed, changes, set_read_only, take_published

@@ -7,9 +7,11 @@ real servers, so that what a simulation finds here is true there.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import cache
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,46 @@ from typing import Any
 import redis
 from genlock.coordinator.calls import Call, Epoch, Reply, decode
 from genlock.coordinator.scripts import Caller, source_of
-from lupa import lua51
+
+try:  # the same language, a third faster; every schedule is the same on both, but not from one to the other
+    from lupa import luajit20 as lua51
+except ImportError:  # not built for every processor
+    from lupa import lua51
 
 #: Unix seconds at which the server's clock stands first: any moment will do, this one is easy to recognise.
 START_S = 1_700_000_000.0
+
+
+@cache
+def reached(source: str) -> str:
+    """A script without the functions that it never calls: making them is a third of what a short call costs here.
+
+    Functions of the outermost level only, from their first line to an `end` at its beginning.
+    """
+    blocks: list[tuple[str, list[str]]] = []  # (name, or "" for what is no function, lines)
+    inside = False
+    for line in source.splitlines():
+        if inside:
+            blocks[-1][1].append(line)
+            inside = line != "end"
+        elif found := re.match(r"(?:local )?function (\w+)\(", line):
+            blocks.append((found[1], [line]))
+            inside = line.partition(" --")[0].rstrip().endswith(")")
+        else:
+            blocks.append(("", [line]))
+    words = [set().union(*map(_names_of, lines)) for _, lines in blocks]
+    called: set[str] = set().union(*(found for (name, _), found in zip(blocks, words, strict=True) if not name))
+    before = -1
+    while len(called) > before:
+        before = len(called)
+        called.update(*(found for (name, _), found in zip(blocks, words, strict=True) if name in called))
+    return "\n".join(line for name, lines in blocks if not name or name in called for line in lines)
+
+
+def _names_of(line: str) -> set[str]:
+    """What a line may call: no comment, no text, no field, and not the announcement of a function that is made further below."""
+    code = re.sub(r"'[^']*'", "", line).partition("--")[0]
+    return set() if re.fullmatch(r"local \w+\s*", code) else set(re.findall(r"(?<![.\w])[A-Za-z_]\w*", code))
 
 
 class ScriptError(Exception):
@@ -30,18 +68,20 @@ class ScriptError(Exception):
 class Server:
     """One server. `now_s`: its clock, which only moves when it is set. `run_id`: another one after a restart.
 
-    `hints` collects what was published: (channel, message). The same seed and the same calls give the same replies.
+    The same seed and the same calls give the same replies.
     """
 
     def __init__(self, *, seed: int = 0, now_s: float = START_S, run_id: str = "run-1") -> None:
         self.now_s, self.run_id = now_s, run_id
-        self.hints: list[tuple[str, str]] = []
+        self._hints: list[tuple[str, str]] = []
         self._random = random.Random(seed)
         self._chunks: dict[tuple[str, tuple[str, ...]], Any] = {}
         runtime = lua51.LuaRuntime(encoding=None, unpack_returned_tuples=True)
         source = Path(__file__).with_suffix(".lua").read_bytes()
-        functions = runtime.execute(source, self._published)
-        self._compile, self._run, self._command, self._snapshot, self._restore, self._set_seed = functions
+        functions = runtime.execute(source)
+        self._compile, self._run, self._command, self._snapshot, self._restore, self._set_seed = functions[:6]
+        self._changes, self._set_read_only, self._take_published = functions[6:]
+        self._names: dict[tuple[str, str], list[bytes]] = {}
         self.reseed(seed)
 
     def execute(self, call: Call, caller: Caller, epoch: Epoch) -> Reply:
@@ -49,10 +89,16 @@ class Server:
         key = (call.script, call.parts)
         chunk = self._chunks.get(key)
         if chunk is None:
-            chunk = self._chunks[key] = self.compile(source_of(*key))
+            chunk = self._chunks[key] = self.compile(reached(source_of(*key)))
         argv = caller.arguments(call, epoch)
         argv[3] = f"{self._random.getrandbits(64):016x}"  # the fresh nonce: from the seed, too
-        return decode(self.run(chunk, caller.keys(call), argv))
+        return decode(self.run(chunk, self._keys(call, caller), argv))
+
+    def _keys(self, call: Call, caller: Caller) -> list[bytes]:
+        name = (caller.fleet, call.model if call.locks else "")  # type: ignore[attr-defined]
+        if name not in self._names:
+            self._names[name] = [key.encode() for key in caller.keys(call)]
+        return self._names[name]
 
     def reseed(self, seed: int) -> None:
         """From here on, all that is drawn follows from this seed."""
@@ -66,9 +112,9 @@ class Server:
         except lua51.LuaError as error:
             raise ScriptError(str(error)) from None
 
-    def run(self, chunk: Any, keys: list[str], argv: list[str | bytes]) -> bytes:
+    def run(self, chunk: Any, keys: Sequence[str | bytes], argv: Sequence[str | bytes]) -> bytes:
         """The reply of a compiled script; raises ScriptError."""
-        words = [word.encode() if isinstance(word, str) else word for word in (*keys, *argv)]
+        words = [word.encode() if type(word) is str else word for word in (*keys, *argv)]
         done, reply = self._run(chunk, self._now_us, len(keys), *words)
         if not done:
             raise ScriptError(reply.decode())
@@ -86,19 +132,32 @@ class Server:
         return self._snapshot()
 
     def restore(self, snapshot: Any) -> None:
-        """Loses every write since; the clock, the run id and the hints stay. A snapshot may be restored more than once."""
+        """Loses every write since; the clock, the run id and what was published stay. A snapshot may be restored more than once."""
         self._restore(snapshot)
 
     def flush(self) -> None:
         """Loses everything."""
         self._restore()
 
+    def has_changed(self) -> bool:
+        """Whether anything was written since this was asked, but for the beats that every call takes."""
+        return self._changes()  # type: ignore[no-any-return]
+
+    def refuse_writes(self, refused: bool) -> None:
+        """From here on it reads only, as a server that was demoted; or not any more."""
+        self._set_read_only(refused)
+
     @property
     def _now_us(self) -> int:
         return round(self.now_s * 1_000_000)
 
-    def _published(self, channel: bytes, message: bytes) -> None:
-        self.hints.append((channel.decode(), message.decode()))
+    @property
+    def hints(self) -> list[tuple[str, str]]:
+        """What was published: (channel, message); whoever has seen them takes them out."""
+        if found := self._take_published():
+            words = found.decode().split("\n")
+            self._hints += zip(words[::2], words[1::2], strict=True)
+        return self._hints
 
 
 class Client:
@@ -175,12 +234,15 @@ class Client:
 class _Pipeline:
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._found: list[dict[bytes, bytes]] = []
+        self._found: list[Any] = []
 
     def hgetall(self, name: str) -> None:
-        self._found.append(self._client.hgetall(name))
+        try:
+            self._found.append(self._client.hgetall(name))
+        except ScriptError as error:
+            self._found.append(redis.exceptions.ResponseError(str(error)))
 
-    def execute(self) -> list[dict[bytes, bytes]]:
+    def execute(self, raise_on_error: bool) -> list[Any]:
         return self._found
 
 

@@ -7,6 +7,7 @@ anything, and sends one call at a time; what happens meanwhile waits in its inbo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genlock.coordinator.calls import READY, Call, Reply, Say
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from truth import Key
     from world import World
 
+#: Streams of chance that are for workers; see world.
+OF_WORKERS = 2
 #: Calls in one go before the inbox is looked at again, as in the runtime.
 CALLS_IN_A_ROW = 32
 #: Turns without a call at one moment, before it counts as a worker that spins.
@@ -38,12 +41,15 @@ class Request(NamedTuple):
 class Shell:
     """See the module. `clock()` is the worker's own: another base and another rate than the world's."""
 
-    def __init__(self, world: World, name: str, *, rate: float, stale_allowed: bool) -> None:
-        self.world, self.name, self.rate = world, name, rate
-        self._base = world.rng.uniform(0, 1e6)
-        self.agent = Agent(name, lease_s=world.lease_s, chance=world.rng.random, stale_allowed=stale_allowed)
+    def __init__(self, world: World, number: int, *, stale_allowed: bool) -> None:
+        self.world, self.number, self.name = world, number, f"w{number}"
+        self.chance = chance = world.stream(OF_WORKERS, number)
+        self.rate = world.a_rate(chance)
+        self._base = chance.uniform(0, 1e6)
+        self.agent = Agent(self.name, lease_s=world.lease_s, chance=chance.random, stale_allowed=stale_allowed)
         self.stale_allowed = stale_allowed
         self.is_alive, self.is_paused = True, False
+        self.cut = ""  #: see network.Process
         self.views: Mapping[str, Shown] = {}  #: what requests read
         self.told: dict[str, Key] = {}  #: what the agent was told, as the truth has seen it
         self.questions: dict[int, Request] = {}
@@ -57,6 +63,7 @@ class Shell:
         self._asleep: list[Callable[[], None]] = []  # what has come while it was paused
         self._connection = Connection()
         self._is_busy = False  # a call is on its way, or a reply has not been carried out
+        self._turn_is_due = False
         self._alarm = 0  # serial of the last alarm that was set
         self._idle_turns = (0, 0.0)
         self.calls = 0
@@ -81,8 +88,13 @@ class Shell:
     def post(self, action: Callable[[], None]) -> None:
         """For the runtime's thread."""
         self._inbox.append(action)
-        if not self._is_busy:
-            self.later(0.0, self.turn)
+        if not (self._is_busy or self._turn_is_due):
+            self._turn_is_due = True
+            self.later(0.0, self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn_is_due = False
+        self.turn()
 
     def pause(self, seconds: float) -> None:
         self.is_paused = True
@@ -93,6 +105,10 @@ class Shell:
         asleep, self._asleep = self._asleep, []
         for action in asleep:
             self.deliver(action)
+
+    def mend(self) -> None:
+        """The network reaches it again."""
+        self.cut = ""
 
     def die(self) -> None:
         self.is_alive = False
@@ -137,9 +153,9 @@ class Shell:
         sent, epoch = self.clock(), self.agent.epoch
         self.world.say(lambda: f"{self.name} sends {call} in {epoch}")
         self.world.network.send(
+            self,
             call,
             epoch,
-            self.world.caller(self),
             self._connection,
             timeout_s=min(0.5, max(0.1, self.world.lease_s / 3)) / self.rate,
             replied=lambda reply: self.deliver(lambda: self._heard(call, reply, sent)),
@@ -170,7 +186,7 @@ class Shell:
     def _after_call(self) -> None:
         """The reply is applied; a moment passes before it is carried out, in which requests go on."""
         self.world.truth.check(self)
-        self.later(self.world.hiccup(), self._go_on)
+        self.later(self.world.hiccup(self.chance), self._go_on)
 
     def _go_on(self) -> None:
         self._carry_out()
@@ -202,28 +218,29 @@ class Shell:
                         f"{self.name} shows {model} {what.key}, loaded is {self._payloads.get(what.handle)}"
                     )
             self.views = shown
+            self.world.last_good.update({model: what.key for model, what in shown.items() if what.mode == "lease"})
             self.world.say(lambda: f"{self.name} shows " + ", ".join(f"{m} {s.key} {s.mode}" for m, s in shown.items()))
-        kept = self.agent.kept
-        self._payloads = {handle: key for handle, key in self._payloads.items() if handle in kept}
+        if len(self._payloads) > len(shown):
+            kept = self.agent.kept
+            self._payloads = {handle: key for handle, key in self._payloads.items() if handle in kept}
         self.world.truth.check(self)
-        self.world.keep_last_good(self)
 
     def _begin(self, job: Job) -> None:
-        took = self.world.load_time()
+        took = self.world.load_time(self.chance)
         self._loads_until = max(self.world.now, self._loads_until) + took
         self.world.say(lambda: f"{self.name} loads {job.model} {job.key} as {job.purpose}")
         self.later(self._loads_until - self.world.now, lambda: self.post(lambda: self._end(job)))
 
     def _end(self, job: Job) -> None:
-        if job.id in self._cancelled and self.world.rng.random() < 0.7:
+        if job.id in self._cancelled and self.chance.random() < 0.7:
             return
         key, said = job.key, ""
         if job.purpose == "fallback":
             key = self.world.last_good.get(job.model, (0, ""))
             said = "" if key[0] else "failed"
-        elif decode(job.manifest).version != key[1]:
+        elif _version_of(job.manifest) != key[1]:
             said = "failed"
-        said = said or self.world.judge_load(self, job.model, key)
+        said = said or self.world.judge_load(self, key)
         self.world.say(lambda: f"{self.name} has loaded {job.model} {key}: {said or 'ok'}")
         if said:
             self.agent.load_failed(job, said, {"step": "load", "why": said}, self.clock())
@@ -235,7 +252,7 @@ class Shell:
 
     def resubscribe(self) -> None:
         self.subscribed_to, self.is_deaf = None, False
-        self.later(self.world.latency(), self._subscribe)
+        self.later(self.world.latency(self.chance), self._subscribe)
 
     def _subscribe(self) -> None:
         machine = self.world.machine
@@ -243,10 +260,16 @@ class Shell:
             self.later(0.2, self._subscribe)
             return
         self.subscribed_to = machine.run_id
-        self.later(self.world.latency(), lambda: self.post(self.agent.subscribed))
+        self.later(self.world.latency(self.chance), lambda: self.post(self.agent.subscribed))
 
-    def hint(self, epoch: int, revision: int, model: str) -> None:
-        self.deliver(lambda: self.post(lambda: self.agent.hinted(epoch, revision, model, self.clock())))
+    def may_hear(self, epoch: int, revision: int, model: str) -> None:
+        """A hint was sent to everybody."""
+        world = self.world
+        if not self.is_alive or self.is_deaf or self.subscribed_to != world.machine.run_id or "from" in self.cut:
+            return
+        if not world.happens("loss", self.chance):
+            heard = lambda: self.post(lambda: self.agent.hinted(epoch, revision, model, self.clock()))  # noqa: E731
+            self.later(world.latency(self.chance), heard)
 
     # --- requests --------------------------------------------------------------------------------------------------------
 
@@ -254,8 +277,8 @@ class Shell:
         """The map, then after a while the clock."""
         request = Request(models, self.world.truth.now(), self.world.now)
         views = self.views
-        is_slow = self.world.rng.random() < 0.15
-        gap_s = self.world.long_latency() if is_slow else self.world.hiccup()
+        is_slow = self.chance.random() < 0.15
+        gap_s = self.world.long_latency(self.chance) if is_slow else self.world.hiccup(self.chance)
         self.later(gap_s, lambda: self._judge(request, views))
 
     def _judge(self, request: Request, views: Mapping[str, Shown]) -> None:
@@ -303,6 +326,11 @@ class Shell:
         sure = {model: key for model, (key, _, stale) in answer.found.items() if not stale}
         self.world.truth.answered(self.name, sure, request.then)
         self.world.count("asked" if len(sure) == len(answer.found) else "stale")
+
+
+@lru_cache(1024)
+def _version_of(manifest: str) -> str:
+    return decode(manifest).version
 
 
 def _short(reply: Reply) -> str:

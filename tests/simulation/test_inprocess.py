@@ -7,7 +7,7 @@ import pytest
 import redis
 from genlock.coordinator.calls import NO_EPOCH, Attach, Epoch, Heartbeat, Join, Lock
 from genlock.coordinator.scripts import Caller
-from inprocess import START_S, Client, ScriptError, Server
+from inprocess import START_S, Client, ScriptError, Server, reached
 
 CALLER = Caller("t", "id", 3000, True, "run-1")
 
@@ -92,6 +92,8 @@ def test_the_same_seed_gives_the_same_replies() -> None:
 def test_hints_are_collected(server: Server) -> None:
     epoch = epoch_of(server)
     assert server.hints == [("genlock:{t}:hint", f"{epoch.number} 1 ")]
+    server.hints.clear()
+    assert server.hints == []
 
 
 def test_a_script_that_fails_leaves_what_it_wrote(server: Server) -> None:
@@ -193,6 +195,27 @@ def test_what_was_parsed_is_not_shared(server: Server) -> None:
         assert server.run(change, [], ['{"a":{"b":1}}']) == b'{"a":{"b":1}}'
 
 
+def test_what_a_script_never_calls_is_left_out(server: Server) -> None:
+    """And nothing else: also what is called from further above, or by what is called."""
+    source = """local later -- further below
+local function one(x) return x end -- of one line: unused()
+local function unused()
+  return one(2)
+end
+local function two()
+  return later(one(3))
+end
+local record = {found = ')'}
+function later(x)
+  return 'unused(' .. tostring(x) .. record.found
+end
+record.unused = 1
+return two()"""
+    kept = reached(source)
+    assert "local function unused" not in kept and kept.count("function") == 3
+    assert server.run(server.compile(kept), [], []) == b"unused(3)"
+
+
 def test_a_client_knows_the_scripts_that_it_has_sent(server: Server) -> None:
     """EVALSHA of an unknown one fails as a server's does; a script's error is a driver's error."""
     client = Client(server)
@@ -201,6 +224,32 @@ def test_a_client_knows_the_scripts_that_it_has_sent(server: Server) -> None:
     assert client.eval("return ARGV[1]", 0, "x") == b"x"
     with pytest.raises(redis.exceptions.ResponseError, match="oops"):
         client.eval("error('oops')", 0)
+
+
+def test_what_was_changed_is_known_and_a_beat_is_no_change(server: Server) -> None:
+    """Who looks at all keys after every call would look in vain most of the time."""
+    epoch = epoch_of(server)
+    member = server.execute(Join("{}"), CALLER, epoch).id
+    assert member is not None and server.has_changed() and not server.has_changed()
+    server.execute(Heartbeat(member, 0), CALLER, epoch)
+    assert not server.has_changed()
+    server.command("SET", "k", "v")
+    assert server.has_changed()
+
+
+def test_a_replica_reads_and_refuses_every_write(server: Server) -> None:
+    for command in (["SET", "k", "v"], ["HSET", "h", "f", "v"]):
+        server.command(*command)
+    server.refuse_writes(True)
+    assert server.command("GET", "k") == b"v"
+    for command in (
+        *(["SET", "k", "w"], ["DEL", "k"], ["PEXPIRE", "k", 5], ["HSET", "h", "f", "w"], ["HSETNX", "h", "g", "w"]),
+        *(["HDEL", "h", "f"], ["XADD", "s", "MAXLEN", "~", "10", "*", "a", "b"]),
+    ):
+        with pytest.raises(ScriptError, match="READONLY"):
+            server.command(*command)
+    server.refuse_writes(False)
+    assert server.command("GET", "k") == b"v" and server.command("HGETALL", "h") == [b"f", b"v"]
 
 
 def test_a_heartbeat_of_nobody(server: Server) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from world import World
 
 Doing = Generator[tuple[Call, Epoch] | float, Reply | None, Any]
+#: Streams of chance that are for trainers; see world.
+OF_TRAINERS = 3
 #: Seconds that a trainer waits for a reply, and between two tries.
 TIMEOUT_S, RETRY_S = 0.5, 0.1
 
@@ -39,16 +41,18 @@ TIMEOUT_S, RETRY_S = 0.5, 0.1
 class Trainer:
     """One process."""
 
-    def __init__(self, world: World, name: str, model: str) -> None:
-        self.world, self.name, self.model = world, name, model
-        self._base = world.rng.uniform(0, 1e6)
-        self.rate = world.a_rate()
+    def __init__(self, world: World, number: int, model: str) -> None:
+        self.world, self.name, self.model = world, f"t{number}", model
+        self.chance = world.stream(OF_TRAINERS, number)
+        self.cut = ""  #: see network.Process
+        self._base = self.chance.uniform(0, 1e6)
+        self.rate = world.a_rate(self.chance)
         self.epoch = NO_EPOCH
-        self.request = f"{name}-request"
+        self.request = f"{self.name}-request"
         self.is_done = False
         self.outcome = ""
         self._connection = Connection()
-        self._losses = world.truth.losses
+        self._losses = world.truth.losses, world.truth.blind
         self._doing: Doing | None = None
 
     def clock(self) -> float:
@@ -79,9 +83,9 @@ class Trainer:
 
     def _send(self, call: Call, epoch: Epoch) -> None:
         self.world.network.send(
+            self,
             call,
             epoch,
-            self.world.caller(self),
             self._connection,
             timeout_s=TIMEOUT_S / self.rate,
             replied=self._go_on,
@@ -120,7 +124,7 @@ class Trainer:
             now=self.clock(),
             lease_s=self.world.lease_s,
             watcher=self.name,
-            jitter=self.world.rng.random(),
+            jitter=self.chance.random(),
         )
         locked = bool(token)
         while True:
@@ -158,9 +162,10 @@ class Trainer:
         self.world.say(lambda: f"{self.name} {self.model}: {outcome}")
 
     def _check(self, said: str) -> None:
-        """What a trainer is told has happened, unless data was lost meanwhile."""
-        known = self.world.truth.outcomes.get(self.request)
-        if self._losses == self.world.truth.losses and (known is None or known[0] != said):
+        """What a trainer is told has happened, unless data was lost meanwhile, or could not be logged."""
+        truth = self.world.truth
+        known = truth.outcomes.get(self.request)
+        if self._losses == (truth.losses, truth.blind) and (known is None or known[0] != said):
             raise Violation(f"{self.name} is told that {self.model} {self.request} was {said}, it was {known}")
 
     def _lock(self, action: str, token: str) -> Lock:
@@ -178,8 +183,8 @@ class Trainer:
                 break
             if self.clock() > until:
                 return self._say("locked out")
-            yield self.world.lease_s / 4
-        yield self.world.lease_s * self.world.rng.random()
+            yield self.world.lease_s / 2
+        yield self.world.lease_s * self.chance.random()
         made = Manifest.of(self.model, [Artifact("model", 1, f"{content:064x}")], created_at=self.world.now)
         names = (self.request, token, made.version, made.poison, made.encode())
         facts = (*names, agreement, round(prepare_s * 1000), self.name)

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from shell import Shell
 
 Key = tuple[int, str]
-#: Calls that change no model and write no log, if the caller's epoch is the fleet's.
-HARMLESS = frozenset({"heartbeat", "ask", "read", "manifest", "attach"})
 
 
 class Truth:
@@ -49,6 +47,9 @@ class Truth:
         self._forced: set[str] = set()
         self._poisoned: set[tuple[str, str]] = set()
         self._floor: dict[str, int] = {}  # the highest generation that was answered
+        self._has_changed = True
+        self.blind = 0  #: how often the log could not be read
+        self.requests = 0  #: answers without a mark, each judged
 
     # --- the fleet -------------------------------------------------------------------------------------------------
 
@@ -64,16 +65,19 @@ class Truth:
             self._ready.add((call.model, call.gen))
         if isinstance(call, Propose) and call.force:
             self._forced.add(call.request)
-        if call.script in HARMLESS and reply.verdict != "epoch":
+        if not self._machine.has_changed():
             return
         before, self.look = self.look, self._machine.look()
+        self._machine.has_changed()  # the look empties the log
         self._poisoned = {
             (model, poison)
             for look in (before, self.look)
             for model, record in look.models.items()
             for poison in record.get("poison") or {}
         }
-        for what, model, facts in self.look.log:
+        if self.look.log is None:
+            self._infer(before)
+        for what, model, facts in self.look.log or ():
             if what == "candidate":
                 self._begin(model, facts)
             elif what == "committed":
@@ -84,6 +88,16 @@ class Truth:
             self._check_heal(call.model, before.active(call.model), self.look.active(call.model))
         if self.look.valid and self.look.open:
             self._become({model: key for model in self.look.models if (key := self.look.active(model))})
+
+    def _infer(self, before: Look) -> None:
+        """The log could not be written: what was committed is seen in the records, how requests ended is not."""
+        self.blind += 1
+        for model, record in self.look.models.items():
+            if record.get("cand") and record["cand"]["had"]:
+                self._holders[model, int(record["cand"]["gen"])] = record["cand"]["had"]
+            new = self.look.active(model)
+            if new is not None and new != before.active(model):
+                self._commit(model, new)
 
     def _begin(self, model: str, facts: Mapping[str, Any]) -> None:
         key = (int(facts["generation"]), facts["version"])
@@ -120,8 +134,14 @@ class Truth:
             else:
                 self._lost.discard(model)
         if active != self.active:
+            self._has_changed = True
             self.active = active
             self.history.append(active)
+
+    def take_change(self) -> bool:
+        """Whether the truth has changed since this was asked."""
+        was, self._has_changed = self._has_changed, False
+        return was
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
@@ -144,6 +164,7 @@ class Truth:
     def answered(self, name: str, keys: Mapping[str, Key], then: tuple[int, dict[str, int]]) -> None:
         """I6 and I3: an answer without a mark to a request that began `then`."""
         since, floor = then
+        self.requests += 1
         if not any(all(true.get(model) == key for model, key in keys.items()) for true in self.history[since:]):
             raise Violation(f"I6 {name} answers {dict(keys)}; since its request began there was {self.history[since:]}")
         for model, (gen, _) in keys.items():

@@ -813,6 +813,36 @@ def test_an_ask_that_meets_a_closed_epoch_is_answered_stale(play: Play) -> None:
     assert answer.found["m"][2], "marked: it cannot be promised while the fleet is closed"
 
 
+def test_who_asked_a_closed_fleet_is_answered_when_it_opens(play: Play) -> None:
+    """It held nothing to answer from, stale or not: nothing but the opening would have asked again, and it waited for its whole limit."""
+    play.open = False
+    play.agent.asked(1, ("m",))
+    play.joins()
+    play.expect(Hold, states={"m": State(0, "idle")})
+    play.expect(Ask, states={"m": State(0, "idle")})
+    assert play.taken(Answered) == []
+    play.open = True
+    play.hears(Heartbeat("1", 1))
+    ask = play.call()
+    assert isinstance(ask, Ask) and ask.tokens == (1,)
+    play.hears(ask, states={"m": State(0, "idle")})
+    (answer,) = play.taken(Answered)
+    assert answer.unknown and "nothing is published yet" in answer.why
+
+
+def test_who_asked_before_a_new_epoch_is_asked_for_again(serving: Play) -> None:
+    """The reply to its ask was that another epoch has begun: the question must not be lost with it."""
+    serving.agent.asked(1, ("m",))
+    ask = serving.call()
+    assert isinstance(ask, Ask) and ask.tokens == (1,)
+    serving.epoch, serving.revision = Epoch(2, "n2"), 1
+    serving.hears(ask, "epoch")
+    serving.expect(Join, id="2")
+    serving.expect(Hold, states={"m": idle(1, 1)})
+    again = serving.call()
+    assert isinstance(again, Ask) and again.tokens == (1,)
+
+
 # --- Redis is gone ---------------------------------------------------------------------------------------------------------
 
 

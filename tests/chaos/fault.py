@@ -1,0 +1,33 @@
+"""What can happen to a stand, by name."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .stand import Stand
+
+
+Act = Callable[["Stand", random.Random], "str | None"]
+
+
+class Fault(NamedTuple):
+    """`act` does it, and returns when it is over; what it says is written down. For the other fields see history.Injection.
+
+    `missing`: why it cannot be done here, "" if it can.
+    """
+
+    kind: str
+    act: Act
+    kills: bool = False
+    loses: bool = False
+    forgets: bool = False
+    missing: Callable[[], str] = lambda: ""
+
+
+def strike(stand: Stand, fault: Fault, chance: random.Random) -> None:
+    """Injects it, and waits until the fleet has come to rest."""
+    nature = {"kills": fault.kills, "loses": fault.loses, "forgets": fault.forgets}
+    stand.inject(fault.kind, lambda stand: fault.act(stand, chance), **nature)
