@@ -161,9 +161,12 @@ def _found(flat: Tensor, finite: Tensor) -> str:
 
 
 def _index(position: int, shape: Any) -> list[int]:
-    import torch
-
-    return [int(n) for n in torch.unravel_index(torch.tensor(position), shape)]
+    """Where the element at `position` of the flat tensor is. torch.unravel_index imports hundreds of modules when it is first called."""
+    index = []
+    for size in reversed(shape):
+        position, rest = divmod(position, size)
+        index.append(rest)
+    return index[::-1]
 
 
 def _kind(value: Any) -> str:

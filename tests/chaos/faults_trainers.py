@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from .checkpoints import write
 from .fault import Fault
 from .faults_network import DARK_LEASES, drop
 from .faults_workers import more_and_fewer, stop_one
+from .history import Proposal
 from .orders import STEPS, Order
 from .stand import Stand
 
@@ -112,15 +113,26 @@ def held(stand: Stand) -> Iterator[None]:
 
 
 @contextmanager
-def publish_held(stand: Stand, **terms: Any) -> Iterator[int]:
-    """In this block a good checkpoint is being loaded, and does not get ready; gives a process that loads it. Afterwards its publish
-    has ended."""
+def publish_held(stand: Stand, **terms: Any) -> Iterator[Held]:
+    """In this block a good checkpoint is being loaded, and does not get ready. Afterwards its publish has ended."""
+    found = Held()
     with stand.nobody_publishes():
-        thread = threading.Thread(target=lambda: stand.publish_good(**terms), name="chaos-publish")
+        thread = threading.Thread(target=lambda: found.publish(stand, terms), name="chaos-publish")
         with held(stand):
             thread.start()
-            yield _await_load(stand)
+            found.pid = _await_load(stand)
+            yield found
         thread.join()
+
+
+class Held:
+    """A publish that waits: a process that loads it; and afterwards what became of it."""
+
+    pid: int
+    proposal: Proposal
+
+    def publish(self, stand: Stand, terms: Mapping[str, Any]) -> None:
+        self.proposal = stand.publish_good(**terms)
 
 
 def _await_load(stand: Stand) -> int:
@@ -214,9 +226,9 @@ def _damage_store(stand: Stand, chance: random.Random) -> str:
 
 
 def _worker_dies_loading(stand: Stand, chance: random.Random) -> str:
-    with publish_held(stand, timeout=10.0) as pid, suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    return str(pid)
+    with publish_held(stand, timeout=10.0) as found, suppress(ProcessLookupError):
+        os.kill(found.pid, signal.SIGKILL)
+    return str(found.pid)
 
 
 TRAINERS = (

@@ -69,10 +69,10 @@ def _worker_dies(stand: Stand, chance: random.Random) -> str:
 
 def _delay_s(stand: Stand, die: Callable[[], object], *, wait: bool) -> float:
     """From a death in the middle of PREPARING, when the others may go on, to the commit."""
-    with publish_held(stand, timeout=PREPARE_S, wait=wait):
+    with publish_held(stand, timeout=PREPARE_S, wait=wait) as held:
         die()
         died = time.monotonic()
-    found = stand.proposals[-1]
+    found = held.proposal
     if found.outcome == "committed":
         return found.ended - died
     with closing(stand.new_fleet()) as fleet:
