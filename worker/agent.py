@@ -116,14 +116,22 @@ class Agent:
                 self.membership.list_changed = True
 
     def drop(self, models: Iterable[str]) -> None:
-        """These are not held any more: their views go first, the list follows (R1)."""
-        for model in models:
-            slot = self.slots.pop(model, None)
-            if slot is None:
-                continue
+        """These are not held any more: their views go first, the list follows (R1). What a request waits for is held, and asked, anew."""
+        dropped = self.give_way(models)
+        for model in dropped:
+            if waiting := self._questions.of(model):
+                self.hold([model])
+                self._questions.again(waiting)
+
+    def give_way(self, models: Iterable[str]) -> list[str]:
+        """The same, so that others have room: who waits for one of these waits in vain. Returns those that were held."""
+        held = [model for model in models if model in self.slots]
+        for model in held:
+            slot = self.slots.pop(model)
             self.membership.list_changed = True
             if slot.job is not None:
                 self._commands.append(Cancel(slot.job))
+        return held
 
     def leave(self) -> None:
         """The process ends: nothing is answered from memory any more, and Redis is told."""

@@ -26,7 +26,8 @@ from .view import Lease
 
 #: Every n-th heartbeat carries what people see of a worker.
 DESCRIBE_EVERY = 10
-#: Seconds until an unreachable Redis is tried again: doubled each time, from the first to the second.
+#: Seconds until an unreachable Redis is tried again: doubled each time, from the first to the second, and to a sixth of a lease at most: a
+#: fleet is closed for a lease from when somebody has met the server that is back.
 BACKOFF_FROM_S, BACKOFF_TO_S = 0.02, 1.0
 
 
@@ -79,7 +80,7 @@ class Membership:
     def unreachable(self, now: float) -> None:
         """No reply: Redis is tried again, ever later. The lease runs on."""
         self.gone = True
-        self._backoff_s = min(BACKOFF_TO_S, self.lease_s / 3, 2 * self._backoff_s or BACKOFF_FROM_S)
+        self._backoff_s = min(BACKOFF_TO_S, self.lease_s / 6, 2 * self._backoff_s or BACKOFF_FROM_S)
         self.retry_at = now + self._backoff_s
         if self.leaving:
             self.left = True

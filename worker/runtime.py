@@ -392,11 +392,11 @@ class Runtime:
         detail = {"step": "limits", "why": str(error)}
         self.agent.load_failed(command.job, "failed", detail, clock())
         if command.job.purpose == "active":
-            self._drop((error.model,), "lru_bytes")
-            for token, question in list(self._questions.items()):
+            for token, question in list(self._questions.items()):  # first: what is waited for is not dropped for long
                 if error.model in question.models:
                     self.agent.given_up(token)
                     self._take_answer(Answered(token, model=error.model, why=str(error)))
+            self._drop((error.model,), "lru_bytes")
         self._met(error.model, str(error))  # after the drop: it is why there is nothing
 
     def _cleared(self, command: Clear) -> None:
@@ -477,7 +477,7 @@ class Runtime:
                 self.stats.invalidated(model, reason)
             self.stats.dropped(model, reason)  # type: ignore[arg-type]
             self._mended(model)  # what is not held is not wrong here
-        self.agent.drop(held)
+        (self.agent.give_way if reason.startswith("lru") else self.agent.drop)(held)
 
     def _publish(self) -> None:
         """Replaces the map of views if anything that it shows has changed, and lets go of what nothing needs any more."""

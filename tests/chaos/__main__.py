@@ -1,6 +1,6 @@
 """`python -m chaos`: what can happen happens to real fleets, and every answer is checked. See campaign.
 
-`--seconds 840`: how long it takes in all; `--acts NAME…`, `--short`: only these; `--report FILE`: what was found, as JSON; `--list`:
+`--seconds 620`: how long it takes in all; `--acts NAME…`, `--short`: only these; `--report FILE`: what was found, as JSON; `--list`:
 acts and faults. Ends with status 1 if a promise was broken, a fleet did not come to rest, or (but with `--short`, which other work on
 the machine may disturb) a figure missed.
 """
@@ -20,7 +20,7 @@ from .campaign import ACTS, SHORT, run
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=840.0)
+    parser.add_argument("--seconds", type=float, default=620.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))
     parser.add_argument("--acts", nargs="*", default=[], choices=[act.name for act in ACTS], metavar="ACT")
     parser.add_argument("--short", action="store_true", help="one fault of each sort, each once")

@@ -46,6 +46,11 @@ def two_kinds(stack: ExitStack, folder: Path) -> Stand:
     return Stand(folder, plans=(Plan("a", 2), Plan("b", 2, "sync", flags=("--preload",))))
 
 
+def loading_at_once(stack: ExitStack, folder: Path) -> Stand:
+    """Loads take no longer than they have to."""
+    return Stand(folder, load_s=0.0)
+
+
 def on_redis(persistence: str) -> Stage:
     """The server that most have; it keeps its data."""
     return lambda stack, folder: Stand(folder, program="redis", persistence=persistence)
@@ -72,8 +77,8 @@ def unique(kinds: Iterable[str]) -> Iterator[Fault]:
 
 
 ACTS = (
-    Act("network", "what lies between workers and the server", 2.0, NETWORK),
-    Act("workers", "workers die and stop, gunicorn replaces them", 2.0, (*WORKERS, *WORKERS, *GUNICORN)),
+    Act("network", "what lies between workers and the server", 2.4, NETWORK),
+    Act("workers", "workers die and stop, gunicorn replaces them", 1.2, (*WORKERS, *WORKERS, *GUNICORN)),
     Act("turnover", "gunicorn's limit of requests replaces workers", 0.5, TURNOVER, with_turnover),
     Act("server", "the server fails; it keeps nothing on its disk", 1.0, (*SERVER, *restarts("none"))),
     Act(
@@ -84,13 +89,13 @@ ACTS = (
         on_redis("everysec"),
     ),
     Act("always", "the server is killed; it writes before it answers", 0.7, restarts("always"), on_redis("always")),
-    Act("losses", "the server loses data", 1.5, LOSSES),
+    Act("losses", "the server loses data", 2.0, LOSSES),
     Act("clocks", "the server's clock on the wall is set", 0.5, CLOCKS, with_clock, missing_clock),
     Act("failover", "another server takes its place", 0.5, FAILOVER, with_spare),
     Act("trainers", "trainers and operators", 2.0, (*TRAINERS, *OPERATORS)),
-    Act("files", "checkpoints that are a burden, and 200 flips", 1.0, (*FILES, *MANY_FLIPS)),
+    Act("files", "checkpoints that are a burden, and 200 flips", 1.0, (*FILES, *MANY_FLIPS), loading_at_once),
     Act("hosts", "services on machines of their own", 0.7, HOSTS, on_hosts, missing_hosts),
-    Act("disks", "disks get full", 0.5, DISKS, on_small_disks, missing_disks),
+    Act("disks", "disks get full", 0.3, DISKS, on_small_disks, missing_disks),
     Act("deaths", "how long a death holds up a flip, lease 3 s", 1.0, measures.DEATHS, measures.usual),
     Act("gone", "the server is gone for a minute, lease 3 s", 0.0, measures.GONE, measures.busy),
 )

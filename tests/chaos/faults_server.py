@@ -9,7 +9,7 @@ from genlock.coordinator.calls import KEYS, keys_of
 
 from .fault import Fault
 from .faults_network import drop
-from .stand import Measure, Stand
+from .stand import Stand
 
 #: Leases that the server is away: long enough for all leases to run out.
 AWAY_LEASES = 2.5
@@ -54,7 +54,7 @@ def _key(name: str) -> str:
 
 
 def _killed(stand: Stand, chance: random.Random) -> None:
-    """It restarts as an operator's supervisor would have it: at once. How long the fleet stays closed is measured."""
+    """It restarts as an operator's supervisor would have it: at once."""
     _reopened(stand, stand.server.restart())
 
 
@@ -70,10 +70,10 @@ def _away(stand: Stand, chance: random.Random) -> None:
 
 
 def _reopened(stand: Stand, answered: float) -> None:
-    """How long after the server's first answer the fleet is open again is a figure."""
-    leases = (stand.await_open() - answered) / stand.lease_s
-    what = f"open again after a restart of the server, lease {stand.lease_s:g} s"
-    stand.measures.append(Measure(what=what, value=round(leases, 2), limit=1.5, unit="leases"))
+    """How long the fleet stays closed is a figure, where the server has kept its data."""
+    measure = stand.opened_after(answered)
+    if stand.persistence != "none":
+        stand.measures.append(measure)
 
 
 def _frozen(stand: Stand, chance: random.Random) -> None:

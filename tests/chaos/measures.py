@@ -17,7 +17,7 @@ from .stand import Measure, Plan, Stand
 #: The lease that fleets have unless somebody says otherwise.
 LEASE_S = 3.0
 #: Seconds that the server is gone, and that throughput is measured before and after.
-GONE_S, BESIDE_S = 60.0, 25.0
+GONE_S, BESIDE_S = 60.0, 15.0
 #: Seconds for which a candidate is prepared at most.
 PREPARE_S = 30.0
 
@@ -88,11 +88,7 @@ def _delay_s(stand: Stand, die: Callable[[], object], *, wait: bool) -> float:
 
 
 def _restart(stand: Stand, chance: random.Random) -> None:
-    answered = stand.server.restart()
-    leases = round((stand.await_open() - answered) / stand.lease_s, 2)
-    stand.measures.append(
-        Measure(what="open again after a restart of the server", value=leases, limit=1.5, unit="leases")
-    )
+    stand.measures.append(stand.opened_after(stand.server.restart()))
 
 
 def _gone(stand: Stand, chance: random.Random) -> str:

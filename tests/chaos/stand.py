@@ -84,6 +84,7 @@ class Stand:
         """`pause_s`: between two requests of a connection; `load_s`: the longest load."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.lease_s, self.pause_s, self.load_s = folder, lease_s, pause_s, load_s
+        self.persistence = persistence
         self.hold = folder / "hold"
         self._more = {"CHAOS_LOAD_S": str(load_s), "CHAOS_HOLD": str(self.hold), **(environment or {})}
         self.server = Server(
@@ -307,15 +308,24 @@ class Stand:
                     return
                 time.sleep(LOOK_S)
 
-    def await_open(self) -> float:
-        """Until the fleet is open; when it was. Raises RuntimeError."""
+    def opened_after(self, answered: float) -> Measure:
+        """Waits until the fleet is open; how long after the server's first answer, at `answered`, it was opened, as its log says."""
+        self.await_open()
+        now_s, now_unix_s = time.monotonic(), time.time()
+        with closing(self.new_fleet()) as fleet:
+            opened = max(event.at for event in fleet.events() if event.what == "open") - now_unix_s + now_s
+        what = f"open again after a restart of the server, lease {self.lease_s:g} s"
+        return Measure(what=what, value=round((opened - answered) / self.lease_s, 2), limit=1.5, unit="leases")
+
+    def await_open(self) -> None:
+        """Until the fleet is open. Raises RuntimeError."""
         until = time.monotonic() + REST_S
         with closing(self.new_fleet()) as fleet:
             while time.monotonic() < until:
                 with suppress(GenlockError):
                     if fleet.status().open:
-                        return time.monotonic()
-                time.sleep(0.002)
+                        return
+                time.sleep(LOOK_S)
         raise RuntimeError(f"the fleet is not open after {REST_S:g} s")
 
     def _missing_members(self, fleet: Fleet, expected: int) -> str:

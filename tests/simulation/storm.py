@@ -12,7 +12,6 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from genlock.coordinator.calls import Abort, Pin, Unpin
 from plan import MOST_FORCE
 from trainer import Trainer
 
@@ -141,7 +140,7 @@ class Storm:
             pin = chance.random() < 0.5
             trainer.start(lambda t: t.rollback(pin=pin, **terms))
         else:
-            kind = chance.choice((Abort, Pin, Unpin, Unpin))
+            kind = chance.choice(("abort", "pin", "unpin", "unpin"))
             trainer.start(lambda t: t.decide(kind))
 
     def _task(self, chance: Chance) -> None:

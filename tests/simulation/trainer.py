@@ -1,41 +1,98 @@
-"""Simulated trainers and operators: each does one thing from its beginning to its end, as publish.py does, with the real waiter.
-
-What is done is a generator: it yields a Call (and gets the reply, or None when there was none) or a number of seconds to wait.
+"""Simulated trainers and operators: each is a process that does one thing from its beginning to its end, with the real Fleet and all
+that is below it but the connection: lock and the thread that extends it, proposal, waiting, duties, what becomes of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from genlock.coordinator.calls import (
-    NO_EPOCH,
-    Abort,
-    Call,
-    Epoch,
-    Lock,
-    Pin,
-    Propose,
-    Read,
-    Reply,
-    Rollback,
-    StartTask,
-    State,
-    Unpin,
+from genlock.coordinator.calls import NO_EPOCH, Call, Epoch, Reply
+from genlock.coordinator.errors import (
+    FleetClosed,
+    FlipAborted,
+    FlipRejected,
+    FlipSuperseded,
+    GenlockError,
+    OutcomeUnknown,
+    RedisUnreachable,
 )
-from genlock.coordinator.manifest import Artifact, Manifest
-from genlock.coordinator.wait import AGAIN, Wait
-from network import Connection
+from genlock.coordinator.fleet import Fleet
+from genlock.coordinator.identity import Identity
+from genlock.coordinator.link import Link
+from genlock.coordinator.records import Hint
+from genlock.coordinator.registry import Registry
+from genlock.coordinator.settings import Settings
+from machine import FLEET, FLEET_ID
+from threads import Thread, here
 from violation import Violation
 
 if TYPE_CHECKING:
     from world import World
 
-Doing = Generator[tuple[Call, Epoch] | float, Reply | None, Any]
 #: Streams of chance that are for trainers; see world.
 OF_TRAINERS = 3
-#: Seconds that a trainer waits for a reply, and between two tries.
-TIMEOUT_S, RETRY_S = 0.5, 0.1
+#: What a trainer hears, as the log of the fleet says it.
+_OUTCOMES = {FlipRejected: "rejected", FlipAborted: "aborted", FlipSuperseded: "superseded"}
+#: What leaves open what has happened, if anything.
+_UNKNOWN = (OutcomeUnknown, FleetClosed, RedisUnreachable)
+
+
+class Line(Registry):
+    """A registry whose connection is simulated."""
+
+    def __init__(self, process: Trainer) -> None:
+        self.epoch: Epoch = NO_EPOCH
+        self.fleet = FLEET
+        self._process = process
+        self._caller = process.world.caller
+
+    def send(self, call: Call, epoch: Epoch | None = None) -> Reply:
+        reply = here().exchange(call, self.epoch if epoch is None else epoch)
+        if reply is None:
+            raise RedisUnreachable("simulated", "no reply")
+        return reply
+
+    def subscribe(self) -> Any:
+        """Hints that come, or do not."""
+        process = self._process
+
+        def wait(seconds: float) -> Hint | None:
+            is_early = process.chance.random() < 0.3
+            here().sleep(seconds * process.chance.random() if is_early else seconds)
+            return Hint(0, 0, process.model) if is_early else None
+
+        return SimpleNamespace(wait=wait, close=lambda: None)
+
+    def generations(self, model: str, numbers: list[int]) -> dict[int, Any]:
+        return {}
+
+    def snapshot(self) -> Any:
+        return SimpleNamespace(models={}, members=())
+
+    def task_answers(self, task: str) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+class Front(Fleet):
+    """A fleet without server, store and environment."""
+
+    def __init__(self, process: Trainer) -> None:
+        self.settings, self.name, self.store = Settings(), FLEET, None  # type: ignore[assignment]
+        self._process = process
+        endpoint: Any = SimpleNamespace(embedded=None, ensure=lambda: False, where="simulated")
+        self._made_link = Link(endpoint, self.new_registry, fleet=FLEET, who=process.name)
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(FLEET_ID, self._process.world.lease_s, had_member=True)
+
+    def new_registry(self, *, timeout_s: float | None = None) -> Registry:
+        return Line(self._process)
 
 
 class Trainer:
@@ -47,119 +104,84 @@ class Trainer:
         self.cut = ""  #: see network.Process
         self._base = self.chance.uniform(0, 1e6)
         self.rate = world.a_rate(self.chance)
-        self.epoch = NO_EPOCH
         self.request = f"{self.name}-request"
-        self.is_done = False
+        self.is_done = self.is_dead = False
         self.outcome = ""
-        self._connection = Connection()
+        self.threads: list[Thread] = []
+        self.fleet = Front(self)
+        self._tokens = 0
         self._losses = world.truth.losses, world.truth.blind
-        self._doing: Doing | None = None
 
     def clock(self) -> float:
         return self._base + self.world.now * self.rate
 
+    def token(self) -> str:
+        """A secret that nobody else draws."""
+        self._tokens += 1
+        return f"{self.name}-token-{self._tokens}"
+
     # --- being scheduled -----------------------------------------------------------------------------------------------
 
-    def start(self, doing: Callable[[Trainer], Doing]) -> Trainer:
-        self._doing = doing(self)
-        self.world.at(0.0, lambda: self._go_on(None))
+    def start(self, doing: Callable[[Trainer], None]) -> Trainer:
+        def run() -> None:
+            doing(self)
+            self.is_done = True
+
+        self.threads.append(Thread(self, run))
+        self.threads[0].begin()
         return self
 
     def die(self) -> None:
-        self._doing, self.is_done = None, True
+        """Killed: whatever its threads were doing is not ended, and not undone."""
+        self.is_done = self.is_dead = True
+        for thread in self.threads:
+            if not thread.dead:
+                thread.throw()
 
-    def _go_on(self, reply: Reply | None) -> None:
-        if self._doing is None:
-            return
+    # --- what they do ------------------------------------------------------------------------------------------------------
+
+    def publish(
+        self, content: int, *, agreement: float, prepare_s: float, now: bool = False, force: bool = False
+    ) -> None:
+        def publish() -> str:
+            terms = {"agreement": agreement, "timeout": prepare_s, "now": now, "force": force, "request": self.request}
+            with self.fleet.publishing(self.model, author=self.name, **terms) as draft:  # type: ignore[arg-type]
+                draft.content = content  # type: ignore[attr-defined]
+            assert draft.flip is not None
+            return draft.flip.outcome
+
+        self._hear(publish)
+
+    def rollback(self, *, pin: bool, agreement: float, prepare_s: float) -> None:
+        self.fleet.settings = self.fleet.settings.with_arguments(agreement=agreement)
+        terms: dict[str, Any] = {"timeout": prepare_s, "request": self.request}
+        self._hear(lambda: self.fleet.rollback(self.model, pin=pin, **terms).outcome)
+
+    def decide(self, kind: str) -> None:
+        """abort, pin or unpin."""
+        decide = getattr(self.fleet, kind)
+        self._hear(lambda: f"{kind}: {'ok' if decide(self.model, request=self.request) else '?'}")
+
+    def task(self, kind: str, *, seconds: float) -> None:
+        """clear (without a model: of all) or refresh."""
+        start = getattr(self.fleet, kind)
+        self._hear(lambda: f"{kind}: {start(self.model or None, timeout=seconds, request=self.request).kind}")
+
+    # --- what they hear ------------------------------------------------------------------------------------------------------
+
+    def _hear(self, change: Callable[[], str]) -> None:
         try:
-            wanted = self._doing.send(reply)
-        except StopIteration:
-            self.is_done = True
-            return
-        if isinstance(wanted, float):
-            self.world.at(wanted / self.rate, lambda: self._go_on(None))
-        else:
-            self._send(*wanted)
-
-    def _send(self, call: Call, epoch: Epoch) -> None:
-        self.world.network.send(
-            self,
-            call,
-            epoch,
-            self._connection,
-            timeout_s=TIMEOUT_S / self.rate,
-            replied=self._go_on,
-            failed=self._lose,
-            late=lambda reply: None,
-        )
-
-    def _lose(self) -> None:
-        self._connection = Connection()
-        self._go_on(None)
-
-    # --- calls ---------------------------------------------------------------------------------------------------------
-
-    def ask(self, call: Call) -> Doing:
-        """As Registry.ask: adopts the fleet's epoch and sends again."""
-        for _ in range(4):
-            reply = yield call, self.epoch
-            if reply is None or reply.verdict != "epoch":
-                return reply
-            self.epoch = reply.epoch_id if reply.epoch >= self.epoch.number else self.epoch
-        return None
-
-    def state(self) -> Doing:
-        """The model's state, or None when it cannot be read now."""
-        reply = yield from self.ask(Read(self.model))
-        return reply.states.get(self.model) if reply is not None and reply.verdict == "ok" else None
-
-    # --- a change, until it is decided -----------------------------------------------------------------------------------
-
-    def follow(self, change: Call, *, prepare_s: float, token: str = "") -> Doing:
-        wait = Wait(
-            change,
-            self.model,
-            self.request,
-            prepare_s=prepare_s,
-            now=self.clock(),
-            lease_s=self.world.lease_s,
-            watcher=self.name,
-            jitter=self.chance.random(),
-        )
-        locked = bool(token)
-        while True:
-            call = wait.next_call()
-            if isinstance(call, Propose) and not locked:
-                taken = yield from self.ask(self._lock("take", token))
-                locked = taken is not None and taken.verdict == "ok"
-            reply = yield from self.ask(call)
-            if reply is None:
-                wait.loses("lost")
-            else:
-                wait.hears(call, reply, self.clock())
-                if isinstance(call, Propose) and reply.verdict not in AGAIN and locked:
-                    yield from self.ask(self._lock("free", token))
-                    locked = False
-                for duty in wait.duties(self.clock()):
-                    yield duty, wait.epoch
-            if wait.is_decided:
-                return self._end(wait)
-            if self.clock() > wait.until:
-                return self._say("unknown")
-            yield float(wait.pause_s(self.clock()))
-
-    def _end(self, wait: Wait) -> None:
-        if wait.refusal is not None:
-            return self._say(wait.refusal.verdict)
-        assert wait.answer is not None
-        self._say(wait.answer.state)
-        self._check(wait.answer.state)
-        return None
-
-    def _say(self, outcome: str) -> None:
-        self.outcome = outcome
-        self.world.count(f"a {type(self).__name__.lower()} hears: {outcome}")
-        self.world.say(lambda: f"{self.name} {self.model}: {outcome}")
+            self.outcome = change()
+        except tuple(_OUTCOMES) as error:
+            self.outcome = _OUTCOMES[type(error)]
+        except _UNKNOWN:
+            self.outcome = "unknown"
+        except GenlockError as error:
+            self.outcome = type(error).__name__
+        self.world.count(f"a trainer hears: {self.outcome}")
+        self.world.say(lambda: f"{self.name} {self.model}: {self.outcome}")
+        if self.outcome in ("committed", *_OUTCOMES.values()):
+            self._check(self.outcome)
 
     def _check(self, said: str) -> None:
         """What a trainer is told has happened, unless data was lost meanwhile, or could not be logged."""
@@ -167,48 +189,3 @@ class Trainer:
         known = truth.outcomes.get(self.request)
         if self._losses == (truth.losses, truth.blind) and (known is None or known[0] != said):
             raise Violation(f"{self.name} is told that {self.model} {self.request} was {said}, it was {known}")
-
-    def _lock(self, action: str, token: str) -> Lock:
-        return Lock(self.model, action, token, "{}", round(2000 * self.world.lease_s))
-
-    # --- what they do ------------------------------------------------------------------------------------------------------
-
-    def publish(
-        self, content: int, *, agreement: float, prepare_s: float, now: bool = False, force: bool = False
-    ) -> Doing:
-        token, until = f"{self.name}-token", self.clock() + prepare_s
-        while True:
-            reply = yield from self.ask(self._lock("take", token))
-            if reply is not None and reply.verdict == "ok":
-                break
-            if self.clock() > until:
-                return self._say("locked out")
-            yield self.world.lease_s / 2
-        yield self.world.lease_s * self.chance.random()
-        made = Manifest.of(self.model, [Artifact("model", 1, f"{content:064x}")], created_at=self.world.now)
-        names = (self.request, token, made.version, made.poison, made.encode())
-        facts = (*names, agreement, round(prepare_s * 1000), self.name)
-        change = Propose(self.model, *facts, now, force)
-        return (yield from self.follow(change, prepare_s=prepare_s, token=token))
-
-    def rollback(self, *, pin: bool, agreement: float, prepare_s: float) -> Doing:
-        state: State | None = yield from self.state()
-        if state is None or state.active is None:
-            return self._say("nothing to do")
-        facts = (self.request, state.active.gen, self.name, "", 0, pin, agreement, round(prepare_s * 1000))
-        return (yield from self.follow(Rollback(self.model, *facts), prepare_s=prepare_s))
-
-    def decide(self, kind: type[Abort | Pin | Unpin]) -> Doing:
-        state: State | None = yield from self.state()
-        place = state and (state.cand if kind is Abort else state.active)
-        if not place:
-            return self._say("nothing to do")
-        for _ in range(5):
-            reply = yield from self.ask(kind(self.model, self.request, place.gen, self.name))
-            if reply is not None and reply.verdict != "closed":
-                return self._say(reply.verdict)
-            yield RETRY_S
-        return self._say("unknown")
-
-    def task(self, kind: str, *, seconds: float) -> Doing:
-        yield from self.ask(StartTask(self.request, kind, self.model, round(seconds * 1000), self.name))

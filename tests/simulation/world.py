@@ -17,14 +17,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from genlock.coordinator.calls import Unpin
 from genlock.coordinator.scripts import Caller
 from machine import FLEET, FLEET_ID, Machine
 from network import Network
 from plan import Plan, Temper
 from shell import Shell
 from storm import Storm
-from trainer import Doing, Trainer
+from threads import in_virtual_time
+from trainer import Trainer
 from truth import Truth
 from violation import Violation
 
@@ -316,12 +316,12 @@ class World:
     def _publish_last(self, model: str) -> None:
         """A proposal in the calm, which must be committed: unpinned first; again, if members that had died before stopped it (R13)."""
 
-        def doing(trainer: Trainer) -> Doing:
+        def doing(trainer: Trainer) -> None:
             request = trainer.request
-            yield from trainer.decide(Unpin)
+            trainer.decide("unpin")
             for attempt in range(3):
                 trainer.request = f"{request}-{attempt}"
-                yield from trainer.publish(last, agreement=1.0, prepare_s=8 * self.lease_s)
+                trainer.publish(last, agreement=1.0, prepare_s=8 * self.lease_s)
                 if trainer.outcome == "committed":
                     return
             raise Violation(f"R11 the last proposal for {model} was {trainer.outcome}")
@@ -347,7 +347,12 @@ def simulate(plan: Plan | int, machine: Machine, *, trace: list[str] | None = No
     world = World(Plan(plan) if isinstance(plan, int) else plan, machine, trace=trace)
     gc.disable()  # what it looks through lives as long as the world, which is not long
     try:
-        world.run()
+        with in_virtual_time(world.lease_s):
+            try:
+                world.run()
+            finally:
+                for trainer in world.chaos.trainers:
+                    trainer.die()
     except Violation as violation:
         violation.world = world
         raise

@@ -331,6 +331,33 @@ def test_a_drop_gives_its_load_up(play: Play) -> None:
     assert play.agent.kept == set()
 
 
+def test_what_a_request_waits_for_is_held_anew_when_it_is_dropped(serving: Play) -> None:
+    """Seen: a fleet-wide clear came while requests asked in a flip, and they were answered 503; as if nobody could load it again."""
+    serving.agent.asked(1, ("m",))
+    ask = serving.call()
+    serving.agent.drop(["m"])
+    serving.hears(ask, states={"m": idle(1, 1)})
+    assert serving.taken(Answered) == []
+    serving.expect(Hold, states={"m": idle(1, 1)})
+    manifest = MANIFESTS[1].encode().decode()
+    serving.hears(serving.until(ManifestOf, states={"m": idle(1, 1)}), manifest=manifest)
+    serving.ends(1)
+    serving.hears(serving.until(Ask), states={"m": idle(1, 1)})
+    (answer,) = serving.taken(Answered)
+    assert answer.found["m"][0] == key(1)
+
+
+def test_what_gives_way_to_others_is_not_held_anew(serving: Play) -> None:
+    """It was dropped because there is no room for it: two models would push each other out for ever."""
+    serving.agent.asked(1, ("m",))
+    ask = serving.call()
+    assert serving.agent.give_way(["m", "nobody's"]) == ["m"]
+    serving.hears(ask, states={"m": idle(1, 1)})
+    (answer,) = serving.taken(Answered)
+    assert "dropped while a request waited" in answer.why
+    assert serving.agent.slots == {}
+
+
 def test_leaving_ends_the_lease_before_redis_is_told(serving: Play) -> None:
     """R1."""
     serving.agent.asked(1, ("m",))
