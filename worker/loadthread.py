@@ -144,10 +144,10 @@ def import_ahead(models: Iterable[str], loader_of: Callable[[str], Loader]) -> N
     Neither at a low priority, nor in the slot for which other workers of the host wait, nor as a member, whose "fenced" a whole fleet
     may wait for. What cannot be imported is said by the first load.
     """
-    with suppress(ImportError):
+    with suppress(Exception):  # of a damaged installation, OSError
         import torch  # noqa: F401
     for model in models:
-        with suppress(Exception):  # a module of the user's may raise anything
+        with suppress(Exception, SystemExit):  # a module of the user's may raise anything
             loader_of(model)
 
 

@@ -117,7 +117,7 @@ end
 local function tasks_of(text)
   local found = {}
   for tid, task in pairs(parse(text) or {}) do
-    local is_task = type(tid) == 'string' and type(task) == 'table' and text_of(task.kind) and text_of(task.model)
+    local is_task = number_of(tid) and type(task) == 'table' and text_of(task.kind) and text_of(task.model)
     is_task = is_task and number_of(task.deadline) and number_of(task.length) and number_of(task.ended or 0)
     if is_task and counted(task, {'asked', 'awaited', 'done', 'failed'}) then found[tid] = task end
   end
@@ -168,7 +168,7 @@ local function flush()
     local done = redis.pcall(unpack(command))
     -- What stands there instead is nobody's, and would keep what is told to people away for good.
     if type(done) == 'table' and done.err and tostring(done.err):find('WRONGTYPE', 1, true) then
-      redis.call('DEL', command[2])
+      redis.pcall('DEL', command[2])
       redis.pcall(unpack(command))
     end
   end

@@ -188,7 +188,10 @@ local function drop_entry(field)
   write('HDEL', waiting_key, field)
 end
 
-local function count(c, state, by) c[state] = math.max(0, c[state] + by) end
+local function count(c, state, by)
+  if by < 0 and type(c[state]) ~= 'number' then return end -- somebody has put an entry there that no candidate counts
+  c[state] = math.max(0, c[state] + by)
+end
 
 local function move_entry(c, field, from, to, detail)
   count(c, from, -1)

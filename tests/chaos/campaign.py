@@ -77,8 +77,8 @@ def unique(kinds: Iterable[str]) -> Iterator[Fault]:
 
 
 ACTS = (
-    Act("network", "what lies between workers and the server", 2.4, NETWORK),
-    Act("workers", "workers die and stop, gunicorn replaces them", 1.2, (*WORKERS, *WORKERS, *GUNICORN)),
+    Act("network", "what lies between workers and the server", 2.0, NETWORK),
+    Act("workers", "workers die and stop, gunicorn replaces them", 1.0, (*WORKERS, *WORKERS, *GUNICORN)),
     Act("turnover", "gunicorn's limit of requests replaces workers", 0.5, TURNOVER, with_turnover),
     Act("server", "the server fails; it keeps nothing on its disk", 1.0, (*SERVER, *restarts("none"))),
     Act(
@@ -89,7 +89,7 @@ ACTS = (
         on_redis("everysec"),
     ),
     Act("always", "the server is killed; it writes before it answers", 0.7, restarts("always"), on_redis("always")),
-    Act("losses", "the server loses data", 2.0, LOSSES),
+    Act("losses", "the server loses data", 2.8, LOSSES),
     Act("clocks", "the server's clock on the wall is set", 0.5, CLOCKS, with_clock, missing_clock),
     Act("failover", "another server takes its place", 0.5, FAILOVER, with_spare),
     Act("trainers", "trainers and operators", 2.0, (*TRAINERS, *OPERATORS)),
@@ -133,8 +133,8 @@ def play(act: Act, seconds: float, seed: int, folder: Path) -> tuple[Summary, St
         for number, fault in enumerate(in_turn(act.faults, chance)):
             if number >= len(act.faults) and time.monotonic() > until:
                 break
-            strike(stand, fault, chance)
-            say(stand.injections[-1])
+            injection = strike(stand, fault, chance)
+            say(injection) if injection else print(f"  not struck: {stand.not_struck[-1]}", flush=True)
         stand.stop()
     return summary_of(stand.history), stand
 
@@ -168,6 +168,7 @@ def run(acts: Sequence[Act], *, seconds: float, seed: int, folder: Path) -> dict
 def _row(act: Act, summary: Summary, stand: Stand) -> dict[str, Any]:
     measured = [*stand.measures, _converged(summary, stand)]
     more = {"measures": msgspec.to_builtins(measured), "missed": _missed(measured), "troubles": stand.troubles}
+    more["not_struck"] = stand.not_struck
     return {"act": act.name, "what": act.what, **msgspec.to_builtins(summary), **more}
 
 

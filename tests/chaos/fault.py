@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from .history import Injection
     from .stand import Stand
 
 
@@ -14,20 +15,16 @@ Act = Callable[["Stand", random.Random], "str | None"]
 
 
 class Fault(NamedTuple):
-    """`act` does it, and returns when it is over; what it says is written down. For the other fields see history.Injection.
-
-    `missing`: why it cannot be done here, "" if it can.
-    """
+    """`act` does it, and returns when it is over; what it says is written down. For the other fields see history.Injection."""
 
     kind: str
     act: Act
     kills: bool = False
     loses: bool = False
     forgets: bool = False
-    missing: Callable[[], str] = lambda: ""
 
 
-def strike(stand: Stand, fault: Fault, chance: random.Random) -> None:
-    """Injects it, and waits until the fleet has come to rest."""
+def strike(stand: Stand, fault: Fault, chance: random.Random) -> Injection | None:
+    """Injects it, and waits until the fleet has come to rest; None: there was nothing to strike."""
     nature = {"kills": fault.kills, "loses": fault.loses, "forgets": fault.forgets}
-    stand.inject(fault.kind, lambda stand: fault.act(stand, chance), **nature)
+    return stand.inject(fault.kind, lambda stand: fault.act(stand, chance), **nature)

@@ -15,7 +15,7 @@ from .faults_network import DARK_LEASES
 from .hosts import Host, time_namespace
 from .proxy import Proxy
 from .server import Server
-from .stand import Plan, Stand
+from .stand import NotStruck, Plan, Stand
 
 #: Bytes of the disks that get full: some hundred checkpoints, and some minutes of an append-only file.
 STORE_BYTES, SERVER_BYTES = 32 << 20, 64 << 20
@@ -109,6 +109,8 @@ def _store_full(stand: Stand, chance: random.Random) -> str:
         disk.fill()
         outcome = stand.publish_good(timeout=3.0).outcome
         disk.free()
+    if outcome != "StoreFull":
+        raise NotStruck(f"the publish was {outcome}")
     return outcome
 
 
@@ -120,6 +122,8 @@ def _server_full(stand: Stand, chance: random.Random) -> str:
     with stand.server.client() as client:
         status = str(client.info("persistence")["aof_last_write_status"])
     disk.free()
+    if status == "ok":
+        raise NotStruck("it wrote all the same")
     return status
 
 

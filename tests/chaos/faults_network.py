@@ -7,7 +7,7 @@ import time
 
 from .fault import Act, Fault
 from .proxy import Proxy
-from .stand import Stand
+from .stand import NotStruck, Stand
 
 #: Seconds until a call has passed whose reply is to be dropped; some come only in a flip, or when a watcher has waited for a lease.
 CALL_S = 6.0
@@ -37,9 +37,15 @@ def _twice(script: str, cause: Act) -> Fault:
         time.sleep(stand.lease_s)
         for proxy in stand.proxies.values():
             proxy.disarm()
-        return f"{_sum(stand, 'duplicated', script) - before} copies, {late_s:g} s late"
+        return f"{_some_of(_sum(stand, 'duplicated', script) - before)} copies, {late_s:g} s late"
 
     return Fault(f"call executed twice: {script}", act)
+
+
+def _some_of(count: int) -> int:
+    if not count:
+        raise NotStruck("nobody called")
+    return count
 
 
 def _sum(stand: Stand, what: str, script: str) -> int:
@@ -60,7 +66,7 @@ def drop(script: str, cause: Act, *, kills: bool = False, loses: bool = False, f
             time.sleep(0.005)
         for proxy in stand.proxies.values():
             proxy.disarm()
-        return f"{_sum(stand, 'dropped', script) - before} replies, {how}"
+        return f"{_some_of(_sum(stand, 'dropped', script) - before)} replies, {how}"
 
     return Fault(f"reply dropped after execution: {script}", act, kills, loses, forgets)
 
@@ -106,7 +112,7 @@ def _trainers_cut_off(stand: Stand, chance: random.Random) -> str:
 
 def _deafen(stand: Stand, chance: random.Random) -> str:
     name, proxy = _some(stand, chance)
-    found = proxy.deafen()
+    found = _some_of(proxy.deafen())
     time.sleep(1.0)
     return f"{found} of {name}"
 
@@ -147,7 +153,7 @@ def _refuse(stand: Stand, chance: random.Random) -> str:
 
 
 NETWORK = (
-    *(drop(script, _wait) for script in ("heartbeat", "read", "ask", "answer", "lock", "propose")),
+    *(drop(script, _wait) for script in ("heartbeat", "read", "ask", "answer", "manifest", "lock", "propose")),
     *(drop(script, _evicted) for script in ("join", "hold")),
     drop("attach", _reset),
     *(_twice(script, _wait) for script in ("heartbeat", "read", "ask", "answer", "propose", "lock")),

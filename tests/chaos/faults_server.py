@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from genlock.coordinator.calls import KEYS, keys_of
+from genlock.coordinator.calls import KEYS, hint_of, keys_of
 
 from .fault import Fault
 from .faults_network import drop
@@ -16,9 +16,9 @@ AWAY_LEASES = 2.5
 #: Seconds by which its wall clock is set.
 STEPS_S = (15.0, -15.0, 3600.0, -3600.0)
 #: Bytes that a subscriber may leave unread before the server cuts it, and of the messages that are sent to it.
-BUFFER_BYTES, MESSAGE_BYTES = 64 * 1024, 16 * 1024
-#: Messages that are sent to whoever does not read: more than sockets buffer.
-MESSAGES = 600
+BUFFER_BYTES, MESSAGE_BYTES = 64 * 1024, 64 * 1024
+#: Seconds in which sockets and buffers are full; some megabytes.
+FLOOD_S = 3.0
 #: Milliseconds in which nobody may write.
 NO_WRITES_MS = 700
 
@@ -55,7 +55,8 @@ def _key(name: str) -> str:
 
 def _killed(stand: Stand, chance: random.Random) -> None:
     """It restarts as an operator's supervisor would have it: at once."""
-    _reopened(stand, stand.server.restart())
+    answered = stand.server.restart()
+    _reopened(stand, answered)
 
 
 def _stopped_and_started(stand: Stand, chance: random.Random) -> None:
@@ -71,6 +72,7 @@ def _away(stand: Stand, chance: random.Random) -> None:
 
 def _reopened(stand: Stand, answered: float) -> None:
     """How long the fleet stays closed is a figure, where the server has kept its data."""
+    stand.over()
     measure = stand.opened_after(answered)
     if stand.persistence != "none":
         stand.measures.append(measure)
@@ -115,26 +117,31 @@ def _out_of_memory(stand: Stand, chance: random.Random) -> None:
 
 
 def _subscribers_cut(stand: Stand, chance: random.Random) -> str:
-    """The limit of a subscriber's buffer, and one that does not read (its proxy is slow) while much is said on the channel of hints."""
+    """Nobody reads while more is said on the channel of hints than sockets and the server's limit for a subscriber take."""
+    channel = hint_of("chaos")
     with stand.server.client() as client:
-        before = client.config_get("client-output-buffer-limit")["client-output-buffer-limit"]
+        limit = client.config_get("client-output-buffer-limit")["client-output-buffer-limit"]
         client.config_set("client-output-buffer-limit", f"pubsub {BUFFER_BYTES} {BUFFER_BYTES} 1")
+        before = client.pubsub_numsub(channel)[0][1]
         for proxy in stand.proxies.values():
-            proxy.slow(0.001, 200_000)
+            proxy.block(to_server=False, to_client=True)
         message = b"x" * MESSAGE_BYTES
-        channel = keys_of("chaos")[0].removesuffix("fleet") + "hint"
-        heard = sum(int(client.publish(channel, message)) for _ in range(MESSAGES))
-        left = client.pubsub_numsub(channel)[0][1]
+        until = time.monotonic() + FLOOD_S
+        while (left := client.pubsub_numsub(channel)[0][1]) and time.monotonic() < until:
+            client.publish(channel, message)
         for proxy in stand.proxies.values():
-            proxy.slow(0.0)
-        client.config_set("client-output-buffer-limit", before)
-    return f"{heard} messages of {MESSAGE_BYTES} bytes were taken; {left} subscribers were left"
+            proxy.unblock(late=True)
+        client.config_set("client-output-buffer-limit", limit)
+    if left == before:
+        raise RuntimeError(f"none of {before} subscribers was cut in {FLOOD_S:g} s")
+    return f"{before - left} of {before}"
 
 
 def _clock(seconds: float) -> Fault:
     def act(stand: Stand, chance: random.Random) -> None:
         assert stand.clock is not None
         stand.clock.step(seconds)
+        stand.over()
         time.sleep(4 * stand.lease_s)
 
     return Fault(f"wall clock of the server set by {seconds:+g} s", act)

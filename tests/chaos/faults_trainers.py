@@ -17,10 +17,10 @@ from genlock.coordinator.calls import keys_of
 from .checkpoints import write
 from .fault import Fault
 from .faults_network import DARK_LEASES, drop
-from .faults_workers import more_and_fewer, stop_one
+from .faults_workers import SLEEP_LEASES, more_and_fewer, stop_one
 from .history import Proposal
 from .orders import STEPS, Order
-from .stand import Stand
+from .stand import NotStruck, Stand
 
 #: Seconds that a candidate may take that nobody can get ready for.
 SHORT_S = 1.0
@@ -37,14 +37,33 @@ def _dies(step: str) -> Fault:
         trainer = stand.new_trainer(f"dies-{len(stand.proposals)}")
         with stand.nobody_publishes():
             found = stand.publish_good(trainer, die=step, timeout=20.0)
-        trainer.end()
-        with stand.server.client() as client:
-            client.pexpire(
-                lock_of("m"), 1
-            )  # nobody has to wait here for the half minute after which it is free by itself
+            trainer.end()
+            with (
+                stand.server.client() as client
+            ):  # nobody has to wait here for the half minute after which it is free by itself
+                client.pexpire(lock_of("m"), 1)
+        if found.outcome != "died":
+            raise NotStruck(f"the publish was {found.outcome}")
         return found.outcome
 
     return Fault(f"trainer killed {step.replace(':', ' ')}", act)
+
+
+def _stops(step: str) -> Fault:
+    """The trainer sleeps for longer than everybody's lease, and goes on as if nothing had been."""
+
+    def act(stand: Stand, chance: random.Random) -> str:
+        trainer = stand.new_trainer(f"stops-{len(stand.proposals)}")
+        with stand.nobody_publishes():
+            terms = {"stop": step, "timeout": 20.0}
+            thread = threading.Thread(target=lambda: stand.publish_good(trainer, **terms), name="chaos-stopped")
+            thread.start()
+            trainer.wake_after(SLEEP_LEASES * stand.lease_s)
+            thread.join()
+        trainer.end()
+        return stand.proposals[-1].outcome
+
+    return Fault(f"trainer stopped {step.replace(':', ' ')}", act)
 
 
 def lock_of(model: str) -> str:
@@ -103,6 +122,8 @@ def _settle(stand: Stand, chance: random.Random) -> None:
 @contextmanager
 def held(stand: Stand) -> Iterator[None]:
     """Loads wait in this block."""
+    for path in stand.hold.parent.glob("loading-*"):  # one that was written when the last block ended
+        path.unlink()
     stand.hold.touch()
     try:
         yield
@@ -118,11 +139,13 @@ def publish_held(stand: Stand, **terms: Any) -> Iterator[Held]:
     found = Held()
     with stand.nobody_publishes():
         thread = threading.Thread(target=lambda: found.publish(stand, terms), name="chaos-publish")
-        with held(stand):
-            thread.start()
-            found.pid = _await_load(stand)
-            yield found
-        thread.join()
+        try:
+            with held(stand):
+                thread.start()
+                found.pid = _await_load(stand)
+                yield found
+        finally:
+            thread.join()
 
 
 class Held:
@@ -178,6 +201,7 @@ def _behind(stand: Stand, chance: random.Random) -> None:
         first.unblock(late=False)
         stand.await_open()
         second.unblock(late=False)
+        stand.over()
         time.sleep(DARK_LEASES * stand.lease_s)
 
 
@@ -222,7 +246,10 @@ def _damage_store(stand: Stand, chance: random.Random) -> str:
 
     with stand.nobody_publishes():
         stand.proxies["trainers"].on_call("propose", damage)
-        return stand.publish_good(timeout=SHORT_S).outcome
+        outcome = stand.publish_good(timeout=SHORT_S).outcome
+    if outcome == "committed":
+        raise RuntimeError("what was damaged was committed")
+    return outcome
 
 
 def _worker_dies_loading(stand: Stand, chance: random.Random) -> str:
@@ -233,6 +260,7 @@ def _worker_dies_loading(stand: Stand, chance: random.Random) -> str:
 
 TRAINERS = (
     *(_dies(step) for step in STEPS),
+    *(_stops(step) for step in STEPS),
     Fault("two trainers and a rollback at once", _race),
     Fault("worker killed while it loads the candidate", _worker_dies_loading, kills=True),
     _file("overwritten in place", _overwrite),

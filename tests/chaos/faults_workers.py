@@ -19,7 +19,9 @@ SLEEP_LEASES = 2
 
 
 def _some(stand: Stand, chance: random.Random) -> Service:
-    return chance.choice(sorted(stand.services.values(), key=lambda service: service.name))
+    """The one that is struck."""
+    stand.struck = chance.choice(sorted(stand.services))
+    return stand.services[stand.struck]
 
 
 def _kill(stand: Stand, chance: random.Random) -> str:

@@ -43,15 +43,15 @@ class Borne(msgspec.Struct, kw_only=True):
         self.most_stale = max(self.most_stale, stale)
         self.refused += sum(1 for answer in answers if answer.error and is_of_the_service(answer))
         self.lost += sum(1 for answer in answers if answer.error and not is_of_the_service(answer))
-        self.longest_silence_s = max(self.longest_silence_s, silence_s(answers))
+        self.longest_silence_s = max(self.longest_silence_s, silence_s(answers, since=injection.began))
         self.longest_to_converge_s = max(self.longest_to_converge_s, to_converge_s(injection, answers))
         for violation in found:
             self.violations[violation.promise] = self.violations.get(violation.promise, 0) + 1
 
 
-def silence_s(answers: Iterable[Answer]) -> float:
-    """The longest time between two answers, whoever asked."""
-    ends = sorted(answer.end for answer in answers if answer.generation)
+def silence_s(answers: Iterable[Answer], *, since: float) -> float:
+    """The longest time between two answers, whoever asked, or from `since` to the first."""
+    ends = [since, *sorted(answer.end for answer in answers if answer.generation and answer.end > since)]
     return max((later - earlier for earlier, later in pairwise(ends)), default=0.0)
 
 

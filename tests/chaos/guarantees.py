@@ -37,23 +37,25 @@ def counted(number: int) -> str:
 
 
 def merged(reports: Sequence[Row]) -> dict[str, Any]:
-    """Several chaos reports as one: counts are added, of figures the worst is kept."""
+    """Several chaos reports as one: of an act that stands in several, the last one; counts are added, of figures the worst is kept."""
     kinds: dict[str, dict[str, Any]] = {}
     measures: dict[str, dict[str, Any]] = {}
-    for act in (act for report in reports for act in report["acts"]):
+    acts = list({act["act"]: act for report in reports for act in report["acts"]}.values())
+    for act in acts:
         for kind in act["kinds"]:
             _add(kinds.setdefault(kind["kind"], {}), kind)
         for measure in act["measures"]:
             _add_measure(measures.setdefault(measure["what"], {}), measure)
-    acts = [act for report in reports for act in report["acts"]]
     return {
         "runs": len(reports),
-        "seconds": round(sum(report["seconds"] for report in reports)),
+        "seconds": round(sum(act["seconds"] for act in acts)),
         "seeds": [report["seed"] for report in reports],
         "checked": sum(act["checked"] for act in acts),
         "answered": sum(act["answered"] for act in acts),
         "injections": sum(act["injections"] for act in acts),
         "violations": sum(len(act["violations"]) for act in acts),
+        "troubles": [trouble for act in acts for trouble in act["troubles"]],
+        "missed": [missed for act in acts for missed in act["missed"]],
         "workers": sum(act["workers"] for act in acts),
         "generations": sum(act["generations"] for act in acts),
         "proposals": _sums(act["proposals"] for act in acts),
@@ -174,20 +176,27 @@ def _figure(value: float) -> str:
 
 def rules(data: Row) -> str:
     rows = [
-        (row["rule"], row["mutant"], row["caught_by"], row.get("seeds") or "–", f"{row['seconds']:.1f} s")
+        (row["rule"], row["switched_off"], row["caught_by"], row.get("seeds") or "–", f"{row['seconds']:.1f} s")
         for row in data["rules"]
     ]
     return table(("rule", "switched off", "what notices", "after seeds", "took"), rows)
 
 
 def simulation(data: Row) -> str:
-    found = data["simulation"]
-    rows = [
-        (name.replace("_", " "), value if isinstance(value, str) else f"{value:,}") for name, value in found.items()
-    ]
-    return table(
-        ("simulated", "how much"), [row for row in rows if not isinstance(found[row[0].replace(" ", "_")], dict | list)]
-    )
+    rows = [(name.replace("_", " "), _said(value)) for name, value in data["simulation"].items()]
+    return table(("simulated", "how much"), rows)
+
+
+def _said(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{counted(count)} {name}" for name, count in value.items())
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def missed(data: Row) -> str:
+    """What did not go as it should."""
+    found = [*data["chaos"]["missed"], *data["chaos"]["troubles"]]
+    return "\n".join(f"- {line}" for line in found) or "All medians are within their limits."
 
 
 def not_run(data: Row) -> str:
@@ -204,6 +213,7 @@ PARTS: dict[str, Callable[[Row], str]] = {
     "summary": summary,
     "faults": faults,
     "measures": measures,
+    "missed": missed,
     "rules": rules,
     "simulation": simulation,
     "not run": not_run,

@@ -223,12 +223,16 @@ def _back_in_a_worker(history: History) -> Iterator[Violation]:
 
 def _not_answered(history: History) -> Iterator[Violation]:
     """Requests that the service refused or let wait, and connections that broke though nothing had struck a process (promises 2 and 5)."""
-    excused = [(i.began, i.until or i.ended) for i in history.injections if i.kills]
+    kills = [i for i in history.injections if i.kills]
     for answer in history.answers:
-        if not answer.error:
-            continue
-        if is_of_the_service(answer) or not any(a <= answer.end and answer.start <= b for a, b in excused):
+        if answer.error and (is_of_the_service(answer) or not any(_struck(i, answer) for i in kills)):
             yield Violation(5, answer.start, f"no answer from {answer.service}: {answer.error}")
+
+
+def _struck(injection: Injection, answer: Answer) -> bool:
+    """Whether a process behind this connection may have died of it."""
+    is_its = injection.service in ("", answer.service)
+    return is_its and injection.began <= answer.end and answer.start <= (injection.until or injection.ended)
 
 
 def is_of_the_service(answer: Answer) -> bool:

@@ -42,7 +42,8 @@ def _host_dies(*, is_patient: bool) -> Fault:
     """Nobody reports it: its worker is evicted when it has been silent for a lease."""
 
     def act(stand: Stand, chance: random.Random) -> str:
-        victim = stand.services["b"]
+        stand.struck = "b"
+        victim = stand.services[stand.struck]
         delay_s = _delay_s(stand, victim.kill_all, wait=is_patient)
         who = "with the publisher waiting" if is_patient else "with nobody waiting"
         leases = round(delay_s / stand.lease_s, 2)
@@ -59,7 +60,8 @@ def _host_dies(*, is_patient: bool) -> Fault:
 
 def _worker_dies(stand: Stand, chance: random.Random) -> str:
     """gunicorn's arbiter reports it; how much longer the commit takes than when nobody dies."""
-    victim = chance.choice(stand.services["a"].pids)
+    stand.struck = "a"
+    victim = chance.choice(stand.services[stand.struck].pids)
     usual_s = _delay_s(stand, lambda: None, wait=True)
     delay_s = _delay_s(stand, lambda: os.kill(victim, signal.SIGKILL), wait=True)
     what, value = "delay of a commit by a worker that died under gunicorn", round(1000 * (delay_s - usual_s))
@@ -70,8 +72,8 @@ def _worker_dies(stand: Stand, chance: random.Random) -> str:
 def _delay_s(stand: Stand, die: Callable[[], object], *, wait: bool) -> float:
     """From a death in the middle of PREPARING, when the others may go on, to the commit."""
     with publish_held(stand, timeout=PREPARE_S, wait=wait) as held:
-        die()
         died = time.monotonic()
+        die()
     found = held.proposal
     if found.outcome == "committed":
         return found.ended - died
@@ -88,7 +90,9 @@ def _delay_s(stand: Stand, die: Callable[[], object], *, wait: bool) -> float:
 
 
 def _restart(stand: Stand, chance: random.Random) -> None:
-    stand.measures.append(stand.opened_after(stand.server.restart()))
+    answered = stand.server.restart()
+    stand.over()
+    stand.measures.append(stand.opened_after(answered))
 
 
 def _gone(stand: Stand, chance: random.Random) -> str:
@@ -101,6 +105,7 @@ def _gone(stand: Stand, chance: random.Random) -> str:
             time.sleep(GONE_S)
         back = time.monotonic()
         stand.server.start()
+        stand.over()
         stand.await_open()
         stand.rest(time.monotonic())
         rested = time.monotonic()

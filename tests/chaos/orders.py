@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-#: Where a trainer can be made to die: before or after it sends that call, in the middle of the copy, or while it waits.
+#: Where a trainer can be made to die or to stop: before or after it sends that call, in the middle of the copy, or while it waits.
 STEPS = (*("before:lock", "after:lock", "staging", "before:propose", "after:propose", "before:read", "after:read"),)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Publish the checkpoint `content`, or roll back if it is 0.
 
-    `broken`: it holds a NaN; `unlike`: its golden outputs are of another one; `file`: publish this one, whatever it is; `die`: one of
-    STEPS; `timeout`, `wait`, `now`: as of Fleet.publish.
+    `broken`: it holds a NaN; `unlike`: its golden outputs are of another one; `file`: publish this one, whatever it is; `die`, `stop`:
+    one of STEPS, at which SIGKILL or SIGSTOP meets it; `timeout`, `wait`, `now`: as of Fleet.publish.
     """
 
     content: int = 0
@@ -20,6 +20,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     unlike: bool = False
     file: str = ""
     die: str = ""
+    stop: str = ""
     timeout: float = 20.0
     wait: bool = True
     now: bool = False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -10,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
+import psutil
 from genlock.worker.demo.child import Child
 
 from .history import Proposal
@@ -65,6 +68,7 @@ class Publisher:
             if child.has_ended and self._said.empty():
                 return Done(outcome="died")
             if time.monotonic() > until:
+                self.end()  # what it says later would be taken for the answer to the next order
                 raise RuntimeError(f"trainer {self.name} has not answered. Its last words:\n{child.last_words}")
 
     def _alive(self) -> Child:
@@ -80,6 +84,21 @@ class Publisher:
                 heard=lambda line: said.put(_said.decode(line)),
             )
         return self._child
+
+    def wake_after(self, seconds: float) -> None:
+        """Waits until it has stopped, and that long; then it goes on."""
+        until = time.monotonic() + ORDER_S
+        while not self._has_stopped:
+            if time.monotonic() > until:
+                raise RuntimeError(f"trainer {self.name} has not stopped in {ORDER_S:g} s")
+            time.sleep(LOOK_S)
+        time.sleep(seconds)
+        assert self._child is not None
+        os.kill(self._child.pid, signal.SIGCONT)
+
+    @property
+    def _has_stopped(self) -> bool:
+        return self._child is not None and psutil.Process(self._child.pid).status() == psutil.STATUS_STOPPED
 
     def end(self) -> None:
         if self._child is not None:

@@ -28,7 +28,7 @@ from .hosts import Host
 from .orders import Done, Order
 from .proxy import Proxy
 from .publisher import Publisher
-from .server import Server, ServerFailed
+from .server import Server
 from .service import TESTS, Service
 
 #: Seconds within which a fleet has to come to rest after a fault, at most; starting another gunicorn takes the longest.
@@ -54,6 +54,10 @@ class Plan(NamedTuple):
     prefix: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     redis_host: str = "127.0.0.1"
+
+
+class NotStruck(Exception):
+    """A fault found nothing to strike: it does not count. The text says what there was instead."""
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,9 +109,14 @@ class Stand:
         self.injections: list[Injection] = []
         self.blackouts: list[Blackout] = []
         self.measures: list[Measure] = []
+        self.not_struck: list[str] = []  #: faults that found nothing to strike, and why
         self.troubles: list[str] = []  #: what kept a run from going on as planned, in words
+        self._over = 0.0
+        self.struck = ""  #: the service that a fault strikes, if it is one
         self._committed: set[tuple[int, str]] = set()
         self._contents = itertools.count(1)
+        self._file, self._read_to = folder / "answers", 0
+        self._file.touch()
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._stopped = threading.Event()
@@ -175,9 +184,6 @@ class Stand:
         return service
 
     def _start_clients(self) -> Child:
-        self._file = self.folder / "answers"
-        self._file.touch()
-        self._read_to = 0
         targets = [Target(s.name, s.host, s.port, CONNECTIONS, s.kind == "gthread") for s in self.services.values()]
         work = msgspec.json.encode(Work(targets, self.pause_s, str(self._file))).decode()
         child = Child(
@@ -217,7 +223,10 @@ class Stand:
         def publish() -> None:
             while not self._stopped.wait(pause_s):
                 with self._may_publish:
-                    self.publish()
+                    try:
+                        self.publish()
+                    except Exception as error:  # without flips a run shows little
+                        self.troubles.append(f"the publisher: {type(error).__name__}: {error}")
 
         self._begin(publish, "publisher")
 
@@ -264,19 +273,28 @@ class Stand:
 
     # --- what happens to it ----------------------------------------------------------------------------------------------
 
-    def inject(self, kind: str, action: Callable[[Stand], str | None], **nature: Any) -> Injection:
-        """Does it, waits until all is well again, and writes it down. `nature`: fields of Injection."""
-        began = time.monotonic()
+    def inject(self, kind: str, action: Callable[[Stand], str | None], **nature: Any) -> Injection | None:
+        """Does it, waits until all is well again, and writes it down; None: there was nothing to strike. `nature`: fields of Injection."""
+        began, self._over, self.struck = time.monotonic(), 0.0, ""
         try:
             detail = action(self) or ""
-        except (RuntimeError, ServerFailed) as error:
-            detail = str(error)
-            self.troubles.append(f"{kind}: {error}")
-        ended = time.monotonic()
-        self.rest(ended)
-        found = Injection(kind=kind, began=began, ended=ended, until=time.monotonic(), detail=detail, **nature)
+        except NotStruck as error:
+            self.not_struck.append(f"{kind}: {error}")
+            self.rest(time.monotonic())
+            return None
+        except Exception as error:  # whatever it is: the run goes on, and ends as one that did not go as planned
+            detail = f"{type(error).__name__}: {error}"
+            self.troubles.append(f"{kind}: {detail}")
+        ended = self._over or time.monotonic()
+        self.rest(time.monotonic())
+        facts = {"began": began, "ended": ended, "until": time.monotonic(), "detail": detail, "service": self.struck}
+        found = Injection(kind=kind, **facts, **nature)
         self.injections.append(found)
         return found
+
+    def over(self) -> None:
+        """The fault is over; what its act does from here on is looking how the fleet comes out of it."""
+        self._over = time.monotonic()
 
     def fail_over(self) -> None:
         """The server dies, and the spare one takes its place with what it has; the other comes back as its spare."""

@@ -16,8 +16,9 @@ def answers(moments: list[float], **more: object) -> list[Answer]:
 def test_the_silence_is_the_longest_time_in_which_nobody_is_answered() -> None:
     """Errors are no answers."""
     found = [*answers([1.0, 2.0, 2.5]), *answers([1.5], generation=0, error="HTTP 500: ")]
-    assert silence_s(found) == 1.0
-    assert silence_s([]) == 0.0
+    assert silence_s(found, since=0.75) == 1.0
+    assert silence_s(found, since=-1.0) == 2.0, "nobody was answered at first"
+    assert silence_s([], since=1.0) == 0.0
 
 
 def test_it_takes_until_the_last_answer_that_was_not_as_it_should_be() -> None:

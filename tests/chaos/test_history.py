@@ -68,6 +68,12 @@ GOOD = {
 }
 
 BAD = {
+    "a connection that broke when another service was struck": (
+        5,
+        history(
+            answer(1, 0, error="ConnectionResetError: gone"), injections=[fault(0.9, 1.1, kills=True, service="b")]
+        ),
+    ),
     "older after newer, in another worker": (1, history(answer(1, 2), answer(2, 1, worker="w2"))),
     "older after a publish had returned": (1, history(answer(2, 1), proposals=[commit(1, 0, 0.1), commit(2, 0.5, 1)])),
     "older after a marked newer one": (1, history(answer(1, 2, stale=True), answer(2, 1, worker="w2"))),

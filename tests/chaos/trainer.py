@@ -34,11 +34,12 @@ def _tell(said: Said) -> None:
 
 
 def _carry_out(fleet: Fleet, folder: Path, order: Order) -> Done:
-    if order.die and order.die != "staging":
-        _die_at(*order.die.split(":"))
+    strike = Strike(signal.SIGKILL if order.die else signal.SIGSTOP)
+    if ":" in (order.die or order.stop):
+        strike.at(*(order.die or order.stop).split(":"))
     try:
         flip = (
-            _publish(fleet, folder, order)
+            _publish(fleet, folder, order, strike)
             if order.content or order.file
             else fleet.rollback("m", pin=False, timeout=order.timeout)
         )
@@ -53,7 +54,7 @@ def _carry_out(fleet: Fleet, folder: Path, order: Order) -> Done:
     return Done(outcome=flip.outcome, version=flip.version, generation=flip.generation or 0, seconds=flip.seconds)
 
 
-def _publish(fleet: Fleet, folder: Path, order: Order) -> Any:
+def _publish(fleet: Fleet, folder: Path, order: Order, strike: Strike) -> Any:
     path = Path(order.file) if order.file else write(folder / "model.safetensors", order.content, broken=order.broken)
     if not order.file:
         _tell(Staging(version_of(path)))
@@ -64,27 +65,34 @@ def _publish(fleet: Fleet, folder: Path, order: Order) -> Any:
         wait=order.wait,
         now=order.now,
         golden=golden_of(order.content + order.unlike) if order.content else None,
-        progress=_die if order.die == "staging" else None,
+        progress=strike if "staging" in (order.die, order.stop) else None,
     )
 
 
-def _die(*_: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+class Strike:
+    """Meets this process once."""
 
+    def __init__(self, number: signal.Signals) -> None:
+        self._number, self._has_struck = number, False
 
-def _die_at(when: str, script: str) -> None:
-    """The next call of that script is the last thing that this process does, or the last but its answer."""
-    send = Registry.send
+    def __call__(self, *_: object) -> None:
+        if not self._has_struck:
+            self._has_struck = True
+            os.kill(os.getpid(), self._number)
 
-    def sent(self: Registry, call: Call, *rest: Any) -> Any:
-        if call.script == script and when == "before":
-            _die()
-        reply = send(self, call, *rest)
-        if call.script == script:
-            _die()
-        return reply
+    def at(self, when: str, script: str) -> None:
+        """Before this process sends the next call of that script, or when it has heard the answer."""
+        send = Registry.send
 
-    Registry.send = sent  # type: ignore[method-assign]
+        def sent(registry: Registry, call: Call, *rest: Any) -> Any:
+            if call.script == script and when == "before":
+                self()
+            reply = send(registry, call, *rest)
+            if call.script == script:
+                self()
+            return reply
+
+        Registry.send = sent  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from genlock.coordinator.calls import (
     Heartbeat,
     Hold,
     Join,
+    Leave,
     ManifestOf,
     Read,
     Rollback,
@@ -276,3 +277,29 @@ def test_a_first_caller_meets_what_is_garbled(bench: Any) -> None:
     bench.raw("HSET", "models", "digits", "[" * 2000)
     assert isinstance(bench.send(Read("digits"), Epoch(0, "")).epoch, int)
     assert bench.state().active is None
+
+
+def test_r15_an_entry_that_no_candidate_counts(bench: Any) -> None:
+    """Somebody wrote "bad" where a member is waited for: who took that member off the list raised, until the deadline."""
+    _, second = bench.holders(2)
+    gen = bench.propose("v1").generation
+    bench.raw("HSET", "waiting", f"digits\0{gen}\0{second}", "bad {}")
+    assert bench.ask(Leave(second)).verdict == "ok"
+
+
+def test_r15_tasks_whose_ids_are_no_numbers(bench: Any) -> None:
+    """The oldest of them is looked for by its number."""
+    bench.holders(1)
+    task = {
+        "kind": "clear",
+        "model": "",
+        "deadline": "1",
+        "length": "1",
+        "ended": "1",
+        "asked": 1,
+        "awaited": 0,
+        "done": 1,
+        "failed": 0,
+    }
+    bench.raw("HSET", "fleet", "tasks", json.dumps({"x": task, "y": task}))
+    assert bench.ask(StartTask("t", "clear", "", 1000, "me")).verdict == "ok"

@@ -250,7 +250,8 @@ ANYTHING = st.recursive(
 ODD = st.sampled_from(
     [b"", b"{", b"null", b"{}", b"[]", b'{"next":1e999}', b'{"next":"1","pin":NaN}', b'{"next":"9","x":' + b"[" * 900 + b"]" * 900 + b"}",
      b"[" * 5000, b'{"next":"9","poison":[null,null,null,null,null,null,null,null,null,null,null,null,null,1]}', b"nan", b"-0", b"1e400",
-     b"\xff\xfe", b"99999999999999999999:x", b"1:2:3", b"awaited", b"awaited {", b"nonsense {}", b"9 digits", b"nan digits", b"digits"]
+     b"\xff\xfe", b"99999999999999999999:x", b"1:2:3", b"awaited", b"awaited {", b"nonsense {}",
+     b"bad {}", b"done {}", b"9 digits", b"nan digits", b"digits"]
 )  # fmt: skip
 
 

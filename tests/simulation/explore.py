@@ -62,6 +62,9 @@ def explore(seeds: Iterable[int], machine: Machine | None = None) -> Found:
         except Violation as violation:
             found.violations[seed] = str(violation)
             world = violation.world
+        except Exception as error:  # of the real code: the seed must be named
+            found.violations[seed] = f"{type(error).__name__}: {error}"
+            continue
         truth = world.truth
         facts = {"commits": truth.commits, "requests checked": truth.requests, "calls": machine.executed}
         more = {"schedules": 1, "steps": world.steps, "large schedules": _is_large(seed)}
