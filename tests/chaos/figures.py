@@ -114,9 +114,9 @@ def _kinds(injections: Iterable[Injection], answers: list[Answer], found: list[V
     order = sorted(injections, key=lambda injection: injection.began)
     for injection, following in zip(order, [*order[1:], None], strict=True):
         end = following.began if following else float("inf")
-        # A request that was under way when the fault struck is judged with it.
+        # A request that was under way when a fault struck is judged with that one.
         part = answers[_first(answers, injection.began - LOOK_BACK_S) : _first(answers, end)]
-        part = [answer for answer in part if answer.end >= injection.began]
+        part = [answer for answer in part if injection.began <= answer.end < end]
         broken = found[bisect_left(found, injection.began, key=_at) : bisect_left(found, end, key=_at)]
         new = Borne(kind=injection.kind, kills=injection.kills, forgets=injection.forgets)
         borne = kinds.setdefault(injection.kind, new)
