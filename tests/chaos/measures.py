@@ -17,7 +17,7 @@ from .stand import Measure, Plan, Stand
 #: The lease that fleets have unless somebody says otherwise.
 LEASE_S = 3.0
 #: Seconds that the server is gone, and that throughput is measured before and after.
-GONE_S, BESIDE_S = 60.0, 15.0
+GONE_S, BESIDE_S = 60.0, 10.0
 #: Seconds for which a candidate is prepared at most.
 PREPARE_S = 30.0
 
@@ -129,7 +129,7 @@ def _rate(stand: Stand, since: float, until: float) -> float:
 DEATHS = (
     _host_dies(is_patient=True),
     _host_dies(is_patient=False),
-    *(Fault("worker killed in a flip", _worker_dies, kills=True),) * 5,
+    *(Fault("worker killed in a flip", _worker_dies, kills=True),) * 3,
     Fault("server killed and restarted, lease 3 s", _restart),
 )
 GONE = (Fault("server gone for a minute", _gone),)
