@@ -133,8 +133,7 @@ def play(act: Act, seconds: float, seed: int, folder: Path) -> tuple[Summary, St
         for number, fault in enumerate(in_turn(act.faults, chance)):
             if number >= len(act.faults) and time.monotonic() > until:
                 break
-            injection = strike(stand, fault, chance)
-            say(injection) if injection else print(f"  not struck: {stand.not_struck[-1]}", flush=True)
+            say(strike(stand, fault, chance))
         stand.stop()
     return summary_of(stand.history), stand
 
@@ -168,7 +167,6 @@ def run(acts: Sequence[Act], *, seconds: float, seed: int, folder: Path) -> dict
 def _row(act: Act, summary: Summary, stand: Stand) -> dict[str, Any]:
     measured = [*stand.measures, _converged(summary, stand)]
     more = {"measures": msgspec.to_builtins(measured), "missed": _missed(measured), "troubles": stand.troubles}
-    more["not_struck"] = stand.not_struck
     return {"act": act.name, "what": act.what, **msgspec.to_builtins(summary), **more}
 
 

@@ -24,7 +24,7 @@ class Fault(NamedTuple):
     forgets: bool = False
 
 
-def strike(stand: Stand, fault: Fault, chance: random.Random) -> Injection | None:
-    """Injects it, and waits until the fleet has come to rest; None: there was nothing to strike."""
+def strike(stand: Stand, fault: Fault, chance: random.Random) -> Injection:
+    """Injects it, and waits until the fleet has come to rest."""
     nature = {"kills": fault.kills, "loses": fault.loses, "forgets": fault.forgets}
     return stand.inject(fault.kind, lambda stand: fault.act(stand, chance), **nature)

@@ -100,7 +100,7 @@ def summary_of(history: History) -> Summary:
         workers=len({answer.worker for answer in answers if answer.worker}),
         generations=len({answer.generation for answer in answers if answer.generation}),
         proposals=outcomes,
-        injections=len(history.injections),
+        injections=sum(injection.counts for injection in history.injections),
         p50_ms=round(percentile(latencies, 0.5) * 1000, 2),
         p99_ms=round(percentile(latencies, 0.99) * 1000, 2),
         kinds=_kinds(history.injections, answers, found),
@@ -114,6 +114,8 @@ def _kinds(injections: Iterable[Injection], answers: list[Answer], found: list[V
     order = sorted(injections, key=lambda injection: injection.began)
     for injection, following in zip(order, [*order[1:], None], strict=True):
         end = following.began if following else float("inf")
+        if not injection.counts:
+            continue
         # A request that was under way when a fault struck is judged with that one.
         part = answers[_first(answers, injection.began - LOOK_BACK_S) : _first(answers, end)]
         part = [answer for answer in part if injection.began <= answer.end < end]

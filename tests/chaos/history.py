@@ -62,7 +62,7 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind`: its name; `service`: the one that it struck, all if empty; `kills`: connections may break, as they would for any app; `loses`:
     what the server had committed may be lost with it, so that a publish that returned proves nothing; `forgets`: so may what was answered
-    (a failover): order is promised for each worker only.
+    (a failover): order is promised for each worker only. `counts`: it met something; what it excuses it excuses all the same.
     """
 
     kind: str
@@ -74,6 +74,7 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     kills: bool = False
     loses: bool = False
     forgets: bool = False
+    counts: bool = True
 
 
 class Blackout(NamedTuple):
@@ -121,11 +122,11 @@ def violations(history: History) -> list[Violation]:
 
 def _older_after_newer(history: History) -> Iterator[Violation]:
     """Real-time order, over all workers, up to each moment at which the server may have forgotten."""
-    cuts = sorted(injection.began for injection in history.injections if injection.forgets)
-    ends = [injection.until or injection.ended for injection in history.injections if injection.forgets]
+    forgot = sorted((i for i in history.injections if i.forgets), key=lambda injection: injection.began)
+    cuts = [injection.began for injection in forgot]
     proved = _proved(history)
     for index, part in _parts(history.answers, cuts):
-        since = max((end for end in ends if index and end > cuts[index - 1]), default=0.0) if index else 0.0
+        since = (forgot[index - 1].until or forgot[index - 1].ended) if index else 0.0
         published = [p for p in proved if bisect_right(cuts, p.ended) == index and p.began >= since]
         for violation in order_violations([answer for answer in part if answer.start >= since], published):
             request = violation.request

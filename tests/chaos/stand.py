@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 from genlock.coordinator import Fleet, GenlockError
 from genlock.worker.demo.child import Child
+from redis.exceptions import RedisError
 
 from .clients import Target, Work
 from .clock import Clock
@@ -83,14 +84,13 @@ class Stand:
         clock: Clock | None = None,
         pause_s: float = 0.012,
         load_s: float = 0.1,
-        environment: Mapping[str, str] | None = None,
     ) -> None:
         """`pause_s`: between two requests of a connection; `load_s`: the longest load."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.lease_s, self.pause_s, self.load_s = folder, lease_s, pause_s, load_s
         self.persistence = persistence
         self.hold = folder / "hold"
-        self._more = {"CHAOS_LOAD_S": str(load_s), "CHAOS_HOLD": str(self.hold), **(environment or {})}
+        self._more = {"CHAOS_LOAD_S": str(load_s), "CHAOS_HOLD": str(self.hold)}
         self.server = Server(
             folder / "server",
             program=program,
@@ -109,7 +109,6 @@ class Stand:
         self.injections: list[Injection] = []
         self.blackouts: list[Blackout] = []
         self.measures: list[Measure] = []
-        self.not_struck: list[str] = []  #: faults that found nothing to strike, and why
         self.troubles: list[str] = []  #: what kept a run from going on as planned, in words
         self._over = 0.0
         self.struck = ""  #: the service that a fault strikes, if it is one
@@ -273,24 +272,42 @@ class Stand:
 
     # --- what happens to it ----------------------------------------------------------------------------------------------
 
-    def inject(self, kind: str, action: Callable[[Stand], str | None], **nature: Any) -> Injection | None:
-        """Does it, waits until all is well again, and writes it down; None: there was nothing to strike. `nature`: fields of Injection."""
+    def inject(self, kind: str, action: Callable[[Stand], str | None], **nature: Any) -> Injection:
+        """Does it, waits until all is well again, and writes it down. `nature`: fields of Injection."""
         began, self._over, self.struck = time.monotonic(), 0.0, ""
         try:
             detail = action(self) or ""
         except NotStruck as error:
-            self.not_struck.append(f"{kind}: {error}")
-            self.rest(time.monotonic())
-            return None
+            detail, nature["counts"] = f"met nothing: {error}", False
         except Exception as error:  # whatever it is: the run goes on, and ends as one that did not go as planned
             detail = f"{type(error).__name__}: {error}"
             self.troubles.append(f"{kind}: {detail}")
+            self._mend()
         ended = self._over or time.monotonic()
         self.rest(time.monotonic())
         facts = {"began": began, "ended": ended, "until": time.monotonic(), "detail": detail, "service": self.struck}
         found = Injection(kind=kind, **facts, **nature)
         self.injections.append(found)
         return found
+
+    def _mend(self) -> None:
+        """Undoes what an act that broke off may have left behind."""
+        for proxy in self.proxies.values():
+            proxy.disarm()
+            proxy.refuse(False)
+            proxy.slow(0.0)
+            proxy.unblock(late=False)
+        for host in self.hosts.values():
+            host.heal()
+        for disk in self.disks.values():
+            disk.free()
+        if self.server.is_up:
+            self.server.go_on()
+            with self.server.client() as client, suppress(RedisError):
+                client.replicaof("NO", "ONE")
+                client.config_set("maxmemory", "0")
+        else:
+            self.server.start()
 
     def over(self) -> None:
         """The fault is over; what its act does from here on is looking how the fleet comes out of it."""

@@ -129,6 +129,13 @@ def test_order_is_checked_on_either_side_of_what_was_forgotten() -> None:
     assert promises(history(*answers, injections=[fault(2, 3, forgets=True)])) == [1]
 
 
+def test_order_is_checked_between_two_losses_of_memory() -> None:
+    """Seen in the checker itself: what lay between two failovers was measured by the last one's end, and never looked at."""
+    answers = answer(5, 3), answer(6, 2, worker="w2")
+    faults = [fault(2, 2.5, forgets=True), fault(9, 9.5, forgets=True)]
+    assert promises(history(*answers, injections=faults)) == [1]
+
+
 def test_a_history_that_a_register_made_is_good_and_one_moved_answer_is_found() -> None:
     """A register that is read at some moment between start and end of each request: no such history is refused. Moving one answer by more
     than its own length past a commit always is."""
