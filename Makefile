@@ -11,7 +11,7 @@ CHAOS    := PYTHONPATH=tests $(BIN)/python -m chaos
 PROOFS   := tests/simulation tests/fuzz tests/chaos
 JOBS     ?= $(shell nproc)
 
-.PHONY: help demo test prove chaos soak guarantees lint format bench clean
+.PHONY: help demo test prove fuzz simulate faults chaos soak guarantees lint format bench clean
 
 help:  ## What there is
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +30,16 @@ test: $(STAMP)  ## The tests of both parts, with their coverage
 	$(BIN)/python -m pytest --cov --cov-report= $(PROOFS:%=--ignore=%) $(ARGS)
 	@$(BIN)/coverage report --fail-under=90
 
-prove: $(STAMP)  ## Fuzzing, 2,000 simulated schedules, every rule switched off once, and a short chaos
+prove: fuzz simulate faults  ## Fuzzing, 2,000 simulated schedules, every rule switched off once, and a short chaos
+
+fuzz: $(STAMP)  ## The tests of simulation, fuzzing and chaos
 	$(BIN)/python -m pytest $(PROOFS)
+
+simulate: $(STAMP)  ## 2,000 schedules, and every rule of the protocol switched off once
 	$(SIMULATE) --seeds 2000 --jobs $(JOBS) --report build/simulation.json
 	$(SIMULATE) --rules --jobs $(JOBS) --report build/rules.json
+
+faults: $(STAMP)  ## A short chaos: one fault of each sort on a real fleet
 	$(CHAOS) --short --report build/chaos-short.json
 
 chaos: $(STAMP)  ## Everything that can happen happens to real fleets, and every answer is checked: a quarter of an hour

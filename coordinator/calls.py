@@ -13,6 +13,8 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
 
+from .canary import Both
+
 #: The schema of the keys that this program writes and reads; scripts refuse a newer one.
 SCHEMA = 1
 #: The operator's half of the members' answers.
@@ -46,8 +48,27 @@ class Active(msgspec.Struct, frozen=True):
     poison: str = ""
 
 
+class Tried(msgspec.Struct, frozen=True):
+    """How a candidate is tried: growing shares, in ten-thousandths; ms that a step may take; the policy, as text."""
+
+    steps: list[Whole]
+    length: Whole = 0
+    policy: str | None = None
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """The active generation is watched by the policy of its canary, until a moment of the server's clock, ms. `base`: what the
+    generation before it had counted."""
+
+    gen: Whole
+    policy: str
+    deadline: Whole = 0
+    base: str | None = None
+
+
 class Candidate(msgspec.Struct, frozen=True):
-    """What the fleet is getting ready for; the counts are of entries in that state."""
+    """What the fleet is getting ready for; the counts are of entries in that state. `share`: of the requests in the present step of its
+    canary, which began at `step_at`, in ten-thousandths."""
 
     gen: Whole
     version: str
@@ -62,6 +83,10 @@ class Candidate(msgspec.Struct, frozen=True):
     fenced: int = 0
     phase: str = "preparing"
     rollback: str | None = None
+    canary: Tried | None = None
+    share: Whole = 0
+    step: Whole = 0
+    step_at: Whole = 0
 
 
 class State(msgspec.Struct, frozen=True):
@@ -75,10 +100,15 @@ class State(msgspec.Struct, frozen=True):
     pin: dict[str, Any] | None = None
     poison: dict[str, Any] | None = None
     waits: str | None = None
+    watch: Watched | None = None
 
     @property
     def is_fencing(self) -> bool:
         return self.phase == "fencing"
+
+    @property
+    def is_canary(self) -> bool:
+        return self.phase == "canary"
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -89,7 +119,7 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What has become of a request (R10). `state`: candidate, next, committed, rejected, superseded, aborted, done."""
+    """What has become of a request (R10). `state`: candidate, canary, next, committed, rejected, superseded, aborted, done."""
 
     verdict: str = "ok"
     state: str = ""
@@ -130,6 +160,8 @@ class Reply(msgspec.Struct, frozen=True):
     target: Whole | None = None
     task: str | None = None
     awaited: int = 0
+    figures: Both | None = None
+    age: Whole = 0
 
     @property
     def epoch_id(self) -> Epoch:
@@ -341,13 +373,14 @@ class Propose(Call):
     by: str
     now: bool = False
     force: bool = False
+    canary: str = ""
     script = "propose"
     locks = True
 
     def arguments(self) -> list[str | bytes]:
         flags = ["1" if self.now else "0", "1" if self.force else "0"]
         how = [repr(self.agreement), str(self.prepare_ms), self.by, *flags]
-        return [self.model, self.request, self.token, self.version, self.poison, self.manifest, *how]
+        return [self.model, self.request, self.token, self.version, self.poison, self.manifest, *how, self.canary]
 
 
 @dataclass(frozen=True)
@@ -363,6 +396,21 @@ class Say(Call):
 
     def arguments(self) -> list[str | bytes]:
         return [self.member, self.model, str(self.gen), self.said, json.dumps(self.detail)]
+
+
+@dataclass(frozen=True)
+class Report(Call):
+    """What a worker has counted since a step of a canary began; step 0: of an active generation that is watched."""
+
+    member: str
+    model: str
+    gen: int
+    step: int
+    counted: str
+    script = "report"
+
+    def arguments(self) -> list[str | bytes]:
+        return [self.member, self.model, str(self.gen), str(self.step), self.counted]
 
 
 @dataclass(frozen=True)
@@ -388,6 +436,18 @@ class _Decision(Call):
 @dataclass(frozen=True)
 class Abort(_Decision):
     script = "abort"
+
+
+@dataclass(frozen=True)
+class Promote(_Decision):
+    """`gen`: the candidate's; `share`: of the requests, in ten-thousandths, 0: all."""
+
+    gen: int = 0
+    share: int = 0
+    script = "promote"
+
+    def arguments(self) -> list[str | bytes]:
+        return [*super().arguments(), str(self.gen), str(self.share)]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from .settings import Settings
 
 #: The port of a sentinel that names none (redis.io/docs, "High availability with Redis Sentinel").
 SENTINEL_PORT = 26379
+_SENTINELS = "redis+sentinel://"
 
 # redis-py has types for these only in part.
 _UnixConnection: Any = UnixDomainSocketConnection
@@ -56,9 +57,9 @@ class Endpoint:
 
     @classmethod
     def _of_url(cls, url: str) -> Endpoint:
+        if url.startswith(_SENTINELS):
+            return cls._of_sentinels(url)
         parts = urlsplit(url)
-        if parts.scheme == "redis+sentinel":
-            return cls._of_sentinels(parts)
         place = parts.netloc.rpartition("@")[2]
         _port(parts)
         options = _options_of(url)
@@ -71,9 +72,11 @@ class Endpoint:
         return cls(f"{parts.scheme}://{place or 'localhost'}/{options.get('db', 0)}", None, options)
 
     @classmethod
-    def _of_sentinels(cls, parts: SplitResult) -> Endpoint:
+    def _of_sentinels(cls, url: str) -> Endpoint:
         """`[[user]:password@]host[:port],…/service[/db][?options]`; user and password are the Redis's."""
-        secret, at, hosts = parts.netloc.rpartition("@")
+        authority, _, rest = url.removeprefix(_SENTINELS).partition("/")
+        parts = urlsplit(f"//sentinels/{rest}")  # newer Pythons take no authority that has an IPv6 address among others
+        secret, at, hosts = authority.rpartition("@")
         found = re.fullmatch(r"/([^/]+)(?:/([0-9]*))?", parts.path)
         names = [urlsplit(f"//{host}") for host in hosts.split(",")]
         if not found or not all(name.hostname for name in names):

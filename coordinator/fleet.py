@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .calls import Abort, Attach, Pin, Unpin
+from .calls import Abort, Attach, Pin, Read, Unpin
+from .canary import ALL, Canary, Policy, hundredths, share_of
 from .disk import open_source
-from .errors import NoGeneration, UnknownModel
-from .flip import Flip, Progress, refusal_of
+from .errors import BadInput, NoGeneration, UnknownModel
+from .flip import Flip, Progress
 from .identity import Identity, check_lease
 from .identity import identity as identity_of
-from .link import GONE, Ear, Link, new_wait, pursue
+from .link import GONE, Ear, Link
 from .manifest import check_name
-from .publish import ONLY, Draft, Publisher, Terms, active_of, state_of
+from .publish import ONLY, Draft, Publisher, Terms, active_of, decide, state_of
 from .records import Event, Snapshot
 from .settings import Settings
 from .status import (
@@ -34,6 +35,7 @@ from .status import (
     read_manifest,
     status_of_model,
     status_of_worker,
+    tried_of,
 )
 from .store import Store, StoredObject
 from .task import TaskResult, run_task
@@ -63,6 +65,8 @@ LOG_PIECE = 1000
 
 Tell = Callable[[Progress], None]
 Golden = str | Path | tuple[Any, Any]
+#: Of the requests with a key: "5%", 0.05, or several that grow, "5%,25%".
+Share = str | float | Sequence[str | float]
 
 
 class Fleet:
@@ -158,6 +162,9 @@ class Fleet:
         wait: bool = True,
         now: bool = False,
         force: bool = False,
+        canary: Share | None = None,
+        policy: Policy | str | None = None,
+        canary_timeout: float | None = None,
         request: str | None = None,
         progress: Tell | None = None,
     ) -> Flip:
@@ -168,10 +175,16 @@ class Fleet:
         when it is proposed; `now`: stop the candidate in work; `force`: try a poisoned version again; `request`: the id of an earlier
         call whose outcome was unknown: it is asked for, and nothing is done twice.
 
+        `canary`: it first answers this share of the requests with a key, or these growing shares ("5%", "5%,25%"), each for at most
+        `canary_timeout` seconds. With a `policy` it goes on by itself, and this waits; without one this returns when the canary
+        begins (outcome "canary"), and `promote` or `abort` decides.
+
         Raises FlipRejected, FlipSuperseded, FlipAborted, Pinned, Poisoned, LockHeld, LockLost, FleetClosed, OutcomeUnknown, ArtifactError.
         """
         parts = dict(what) if isinstance(what, Mapping) else {ONLY: what}
-        terms = self._terms(agreement, timeout, author, request, now=now, force=force, wait=wait, progress=progress)
+        tried = _canary_of(canary, policy, canary_timeout)
+        more = {"now": now, "force": force, "wait": wait, "canary": tried, "progress": progress}
+        terms = self._terms(agreement, timeout, author, request, **more)
         publisher = self._publisher(model)
         if request is not None and (flip := publisher.outcome_of(model, terms)) is not None:
             return flip
@@ -198,11 +211,16 @@ class Fleet:
         wait: bool = True,
         now: bool = False,
         force: bool = False,
+        canary: Share | None = None,
+        policy: Policy | str | None = None,
+        canary_timeout: float | None = None,
         request: str | None = None,
         progress: Tell | None = None,
     ) -> AbstractContextManager[Draft]:
         """A block that writes what is published at its end, under the publish lock; an exception abandons it. See publish."""
-        terms = self._terms(agreement, timeout, author, request, now=now, force=force, wait=wait, progress=progress)
+        tried = _canary_of(canary, policy, canary_timeout)
+        more = {"now": now, "force": force, "wait": wait, "canary": tried, "progress": progress}
+        terms = self._terms(agreement, timeout, author, request, **more)
         return self._publishing(model, terms, message, golden, rtol, atol)
 
     @contextmanager
@@ -233,6 +251,29 @@ class Fleet:
         terms = self._terms(None, timeout, author, request, wait=wait, progress=progress)
         return self._publisher(model).rollback(model, terms, to=to, pin=pin, why=why)
 
+    def promote(
+        self,
+        model: str,
+        share: str | float | None = None,
+        *,
+        generation: int | None = None,
+        why: str = "",
+        wait: bool = True,
+        timeout: float | None = None,
+        author: str | None = None,
+        request: str | None = None,
+        progress: Tell | None = None,
+    ) -> Flip:
+        """Gives a canary a greater share of the requests; without `share` all of them: it is committed, which is waited for.
+
+        `generation`: of the canary that the decision was made on (default: the one in work).
+        Raises UnknownModel, NoGeneration (no canary, not enough workers are ready, that share already), Conflict, and what publish raises.
+        """
+        wanted = share_of(share) if share is not None else 1.0
+        terms = self._terms(None, timeout, author, request, wait=wait, progress=progress)
+        parts = hundredths(wanted) % ALL  # 0: all
+        return self._publisher(model).promote(model, terms, share=parts, seen=generation, why=why)
+
     def _publisher(self, model: str) -> Publisher:
         check_name(model)
         return Publisher(self._link, self.store, self.new_registry)
@@ -252,59 +293,76 @@ class Fleet:
 
     # --- an operator's decisions ---------------------------------------------------------------------------------------
 
-    def abort(self, model: str, *, generation: int | None = None, why: str = "", request: str | None = None) -> int:
+    def abort(
+        self,
+        model: str,
+        *,
+        generation: int | None = None,
+        why: str = "",
+        author: str | None = None,
+        request: str | None = None,
+    ) -> int:
         """Stops the candidate (default: the one in work); returns its generation. Raises NoGeneration where there is none, Conflict."""
+        if request is not None and (done := self._decided(model, request)) is not None:
+            return done
         state = state_of(self._link, model)
         seen = generation or (state.cand.gen if state.cand else None)
         if seen is None:
             raise NoGeneration(model, None, "no candidate is in work, there is nothing to abort")
-        return self._decide(Abort(model, _request(request), seen, _me(), why))
+        return self._decide(Abort(model, _request(request), seen, author or _me(), why))
 
-    def pin(self, model: str, *, why: str = "", request: str | None = None) -> int:
+    def pin(self, model: str, *, why: str = "", author: str | None = None, request: str | None = None) -> int:
         """Keeps the model at its active generation, which is returned: proposals are refused. Raises NoGeneration, Conflict."""
-        return self._decide(Pin(model, _request(request), active_of(self._link, model), _me(), why))
+        if request is not None and (done := self._decided(model, request)) is not None:
+            return done
+        return self._decide(Pin(model, _request(request), active_of(self._link, model), author or _me(), why))
 
-    def unpin(self, model: str, *, why: str = "", request: str | None = None) -> int:
+    def unpin(self, model: str, *, why: str = "", author: str | None = None, request: str | None = None) -> int:
         """Lets proposals in again; returns the active generation. Raises NoGeneration, Conflict."""
-        return self._decide(Unpin(model, _request(request), active_of(self._link, model), _me(), why))
+        if request is not None and (done := self._decided(model, request)) is not None:
+            return done
+        return self._decide(Unpin(model, _request(request), active_of(self._link, model), author or _me(), why))
+
+    def _decided(self, model: str, request: str) -> int | None:
+        """The generation of an earlier decision with this request id: what it was made on may be gone by now (R10)."""
+        answer = self._link.ask(Read(check_name(model), _request(request))).answer
+        return answer.generation if answer is not None and (answer.verdict, answer.state) == ("ok", "done") else None
 
     def _decide(self, change: Abort | Pin | Unpin) -> int:
-        """Sends it until it has an answer; raises what refused it, FleetClosed, OutcomeUnknown."""
-        model = change.model
-        wait = new_wait(
-            self._link,
-            change,
-            model,
-            change.request,
-            prepare_s=0.0,
-            lease_s=self.identity.lease_s,
-            is_patient=False,
-        )
-        pursue(self._link, wait)
-        if wait.refusal is not None:
-            raise refusal_of(wait.refusal, model, seen=change.seen)
-        return change.seen
+        return decide(self._link, change, lease_s=self.identity.lease_s)
 
     def clear(
-        self, model: str | None = None, *, timeout: float | None = None, request: str | None = None
+        self,
+        model: str | None = None,
+        *,
+        timeout: float | None = None,
+        author: str | None = None,
+        request: str | None = None,
     ) -> TaskResult:
         """Every worker drops the model (default: all), and loads it again when it is used; waits for them, at most `timeout` seconds."""
-        return self._task("clear", model, timeout, request)
+        return self._task("clear", model, timeout, author, request)
 
-    def refresh(self, model: str, *, timeout: float | None = None, request: str | None = None) -> TaskResult:
+    def refresh(
+        self, model: str, *, timeout: float | None = None, author: str | None = None, request: str | None = None
+    ) -> TaskResult:
         """Every holder loads the active generation afresh beside the old copy, and changes to it; waits as clear does."""
-        return self._task("refresh", model, timeout, request)
+        return self._task("refresh", model, timeout, author, request)
 
-    def _task(self, kind: str, model: str | None, timeout: float | None, request: str | None) -> TaskResult:
+    def _task(
+        self, kind: str, model: str | None, timeout: float | None, author: str | None, request: str | None
+    ) -> TaskResult:
         if model is not None:
             state_of(self._link, model)
         timeout_s = self.settings.with_arguments(prepare_timeout_s=timeout).prepare_timeout_s
         lease_s = self.identity.lease_s
-        return run_task(self._link, kind, model, _request(request), timeout_s=timeout_s, lease_s=lease_s, by=_me())
+        return run_task(
+            self._link, kind, model, _request(request), timeout_s=timeout_s, lease_s=lease_s, by=author or _me()
+        )
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
-    def _snapshot(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
+        """All that stands in Redis of the fleet, at one instant; for who makes more of it than `status` and `workers` do."""
         self._link.ask(Attach())  # refuses another fleet's keys, and a newer schema
         found = self._link.use(lambda registry: registry.snapshot())
         # A proposal that was refused leaves a record without any generation: nobody would call that a model.
@@ -312,7 +370,7 @@ class Fleet:
 
     def status(self) -> FleetStatus:
         """The fleet and its models now."""
-        snapshot, identity = self._snapshot(), self.identity
+        snapshot, identity = self.snapshot(), self.identity
         return FleetStatus(
             name=self.name,
             id=identity.fleet_id,
@@ -323,25 +381,29 @@ class Fleet:
             redis=self.endpoint.where,
             store=str(self.store.root),
             workers=len(snapshot.members),
-            models=[self._status_of(model, snapshot) for model in snapshot.models],
+            models=self.statuses(snapshot),
         )
 
     def model(self, name: str) -> ModelStatus:
         """One model now; raises UnknownModel."""
-        return self._status_of(name, self._knowing(name))
+        return self.statuses(self._knowing(name), name)[0]
 
     def _knowing(self, model: str) -> Snapshot:
         """The fleet at one instant, which knows the model; raises UnknownModel."""
-        snapshot = self._snapshot()
+        snapshot = self.snapshot()
         if check_name(model) not in snapshot.models:
             raise UnknownModel(model, tuple(snapshot.models))
         return snapshot
 
-    def _status_of(self, model: str, snapshot: Snapshot) -> ModelStatus:
-        active = snapshot.models[model].active
-        stored = self._stored(model, [active.gen]) if active else {}
-        manifest = read_manifest(stored[active.gen][0]) if active and active.gen in stored else None
-        return status_of_model(model, snapshot, manifest)
+    def statuses(self, snapshot: Snapshot, *only: str) -> list[ModelStatus]:
+        """The models of a snapshot, or those that are named."""
+        records = {name: snapshot.models[name] for name in only or snapshot.models}
+        tried = {name: place for name, record in records.items() if (place := tried_of(record))}
+        active = {name: record.active.gen for name, record in records.items() if record.active}
+        counted = self._link.use(lambda registry: registry.counted(tried))
+        stored = self._link.use(lambda registry: registry.manifests_of(active))
+        manifests = {name: read_manifest(data) for name, data in stored.items()}
+        return [status_of_model(name, snapshot, manifests.get(name), counted.get(name)) for name in records]
 
     def history(self, model: str, *, limit: int = 50) -> list[Generation]:
         """The newest `limit` generations, the newest first; raises UnknownModel."""
@@ -353,7 +415,7 @@ class Fleet:
 
     def workers(self) -> list[WorkerStatus]:
         """The live workers, in the order in which they joined."""
-        return [status_of_worker(member) for member in self._snapshot().members]
+        return [status_of_worker(member) for member in self.snapshot().members]
 
     def events(
         self,
@@ -385,6 +447,10 @@ class Fleet:
         except GONE:
             return []
 
+    def ear(self) -> Ear:
+        """A context manager that hears when something has changed, as far as hints come (R14)."""
+        return Ear(self._link, None)
+
     # --- the store -----------------------------------------------------------------------------------------------------
 
     def verify(self, *, set_aside: bool = False, progress: Tell | None = None) -> list[Damage]:
@@ -415,6 +481,14 @@ class Fleet:
             return Registry(self.endpoint, fleet, identity_of(self.store, fleet, lease_s=None))
 
         return Link(self.endpoint, make, fleet=fleet, who=_me())
+
+
+def _canary_of(share: Share | None, policy: Policy | str | None, timeout: float | None) -> Canary | None:
+    if share is not None:
+        return Canary.of(share, policy, timeout)
+    if policy is not None or timeout is not None:
+        raise BadInput("canary", "a policy and a timeout are those of a canary: say its share too, as in canary='5%'")
+    return None
 
 
 def _give_golden(draft: Draft, golden: Golden | None, rtol: float, atol: float) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from .calls import Answer, Reply
 from .errors import (
+    BadInput,
     Conflict,
     FlipAborted,
     FlipRejected,
@@ -25,6 +26,8 @@ from .records import as_number, as_object
 
 #: States of a proposal that is not decided yet.
 IN_WORK = frozenset({"candidate", "next"})
+#: The state of one that answers a share of the requests, and waits for a policy or for people.
+CANARY = "canary"
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -39,9 +42,10 @@ class Progress(msgspec.Struct, frozen=True):
 class Flip(msgspec.Struct, frozen=True, kw_only=True):
     """What has become of a proposal.
 
-    `outcome`: committed, rejected, superseded, aborted; candidate or next where nobody waited. `seconds`: of stage, propose and
-    total on this process's clock, of prepare and fence on the server's; what did not happen is left out. `workers`: by name
-    ("host:pid"), what each said last: state, seconds, why. `unproven`: nobody held the model. `size`: bytes of the artifacts.
+    `outcome`: committed, rejected, superseded, aborted; canary where people promote it; candidate or next where nobody waited.
+    `seconds`: of stage, propose and total on this process's clock, of prepare, canary and fence on the server's; what did not happen is
+    left out. `workers`: by name ("host:pid"), what each said last: state, seconds, why. `unproven`: nobody held the model. `size`: bytes
+    of the artifacts.
     """
 
     model: str
@@ -56,10 +60,15 @@ class Flip(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def phases_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of prepare, fence and total of a stored outcome; times of the server's clock."""
+    """Seconds of prepare, canary, fence and total of a stored outcome; times of the server's clock."""
     # Milliseconds as the scripts write them; 0: unknown.
-    started, fencing, ended = (as_number(row.get(name)) for name in ("started", "fencing", "ended"))
-    spans = {"prepare": (started, fencing or ended), "fence": (fencing, ended), "total": (started, ended)}
+    started, tried, fencing, ended = (as_number(row.get(name)) for name in ("started", "tried", "fencing", "ended"))
+    spans = {
+        "prepare": (started, tried or fencing or ended),
+        "canary": (tried, fencing or ended),
+        "fence": (fencing, ended),
+        "total": (started, ended),
+    }
     return {name: (to - since) / 1000 for name, (since, to) in spans.items() if since and to}
 
 
@@ -92,6 +101,7 @@ def refusal_of(reply: Reply, model: str, *, version: str = "", seen: int = 0, to
         "conflict": Conflict(model, _named(str(seen)), _named(reply.found or "0")),
         "nowhere": NoGeneration(model, to, reply.why),
         "unknown-model": UnknownModel(model),
+        "plan": BadInput("canary", "the scripts do not take it"),
         "busy": Conflict(model, "a free place for a task", "16 tasks that run or have just ended"),
         "pinned": _pinned(reply, model),
     }

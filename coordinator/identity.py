@@ -69,6 +69,14 @@ def identity(store: Store, fleet: str, *, lease_s: float | None) -> Identity:
     return Identity(record.fleet_id, record.lease_s, _marker(path).exists())
 
 
+def known(store: Store, fleet: str) -> Identity | None:
+    """The same, where it is made already; None: nobody has used the fleet with this store. Makes nothing."""
+    path = _path(store, fleet)
+    _check_root(store.root)
+    record = _read(path)
+    return None if record is None else Identity(record.fleet_id, record.lease_s, _marker(path).exists())
+
+
 def check_lease(identity: Identity, lease_s: float | None) -> None:
     """Raises SettingsInvalid if a lease (seconds) was set explicitly and is not the fleet's."""
     if lease_s is not None and lease_s != identity.lease_s:

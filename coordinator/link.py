@@ -90,20 +90,23 @@ class Ear:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def wait(self, seconds: float) -> None:
-        """Until a hint of the model comes, or `seconds` have passed. A new subscription returns at once: it may have missed something."""
+    def wait(self, seconds: float) -> bool:
+        """Until a hint of the model comes, or `seconds` have passed; whether something may have changed. A new subscription returns at
+        once: it may have missed something.
+        """
         end = clock() + seconds
         try:
             if self._subscription is None:
                 self._subscription = self._link.registry.subscribe()
-                return
+                return True
             while (left := end - clock()) > 0:
                 hint = self._subscription.wait(left)
                 if hint is not None and (self._model is None or hint.model in ("", self._model)):
-                    return
+                    return True
         except GONE:
             self.close()
             time.sleep(max(0.0, end - clock()))
+        return False
 
     def close(self) -> None:
         """Gives its connection back."""
@@ -113,7 +116,15 @@ class Ear:
 
 
 def new_wait(
-    link: Link, change: Call, model: str, request: str, *, prepare_s: float, lease_s: float, is_patient: bool
+    link: Link,
+    change: Call,
+    model: str,
+    request: str,
+    *,
+    prepare_s: float,
+    lease_s: float,
+    is_patient: bool,
+    tried_s: float | None = None,
 ) -> Wait:
     """A Wait that begins now. `lease_s`: as far as this process knows."""
     return Wait(
@@ -126,6 +137,7 @@ def new_wait(
         watcher=link.who,
         jitter=random.random(),
         is_patient=is_patient,
+        tried_s=tried_s,
     )
 
 

@@ -15,11 +15,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .calls import Answer, Call, Propose, Read, Reply, Rollback, State
+from .calls import Abort, Answer, Call, Pin, Promote, Propose, Read, Reply, Rollback, State, Unpin
+from .canary import Canary
 from .clock import clock
 from .container import check_container, read_header
 from .errors import ArtifactRefused, NoGeneration, Unavailable, UnknownModel
@@ -56,8 +57,15 @@ class Terms:
     now: bool = False
     force: bool = False
     wait: bool = True
+    canary: Canary | None = None
     request: str = field(default_factory=lambda: uuid.uuid4().hex)
     progress: Tell | None = None
+
+    @property
+    def tried_s(self) -> float | None:
+        """Longest time of a canary that a policy decides: it is waited for; None: people decide, or there is none."""
+        canary = self.canary
+        return len(canary.steps) * canary.timeout_s if canary is not None and canary.policy is not None else None
 
 
 @dataclass(frozen=True)
@@ -224,6 +232,7 @@ class Publisher:
             terms.author,
             terms.now,
             terms.force,
+            terms.canary.encode() if terms.canary is not None else "",
         )
         return self._follow(change, change.model, terms, began, seconds, send=self._under(lock))
 
@@ -260,6 +269,28 @@ class Publisher:
         change = Rollback(model, terms.request, seen, terms.author, why, to or 0, pin, terms.agreement, prepare_ms)
         return self._follow(change, model, terms, clock(), {}, seen=seen, to=to)
 
+    def promote(self, model: str, terms: Terms, *, share: int, seen: int | None, why: str) -> Flip:
+        """The canary answers `share` ten-thousandths of the requests, 0: all of them, for which it is committed."""
+        request = self._promoted(model, terms.request) or self._promote(model, terms, share, seen, why)
+        return self._follow(Read(model, request), model, replace(terms, request=request), clock(), {})
+
+    def _promoted(self, model: str, request: str) -> str:
+        """The request of the candidate that an earlier call with this id has promoted, or nothing (R10)."""
+        answer = self._link.ask(Read(check_name(model), request)).answer
+        if answer is None or (answer.verdict, answer.state) != ("ok", "done"):
+            return ""
+        return str(self._stored(model, answer.generation)[1].get("request") or "")
+
+    def _promote(self, model: str, terms: Terms, share: int, seen: int | None, why: str) -> str:
+        """Decides; the request of the candidate, by which its outcome is known."""
+        state = state_of(self._link, model)
+        candidate, active = state.cand, state.active
+        if candidate is None or active is None or not state.is_canary:
+            raise NoGeneration(model, None, f"there is no canary to promote: it is {state.phase}")
+        change = Promote(model, terms.request, active.gen, terms.author, why, seen or candidate.gen, share)
+        decide(self._link, change, lease_s=terms.lease_s)
+        return candidate.request
+
     def _follow(
         self,
         change: Call,
@@ -281,13 +312,16 @@ class Publisher:
             prepare_s=terms.prepare_s,
             lease_s=terms.lease_s,
             is_patient=terms.wait,
+            tried_s=terms.tried_s,
         )
         pursue(self._link, wait, send=send, told=_teller(terms.progress))
         if wait.refusal is not None:
             version = change.version if isinstance(change, Propose) else ""
             raise refusal_of(wait.refusal, model, version=version, seen=seen, to=to)
         answer = wait.answer or Answer()
-        seconds |= {"propose": wait.answered_s, "total": clock() - began}
+        seconds["propose"] = wait.answered_s
+        if not isinstance(change, Read):  # who asks for what was begun before has not waited for all of it
+            seconds["total"] = clock() - began
         flip = self._flip(model, terms.request, answer, seconds)
         had_active = wait.state is None or wait.state.active is not None
         if (error := error_of(flip, answer, had_active=had_active)) is not None:
@@ -316,6 +350,18 @@ class Publisher:
             return (read_manifest(manifest), as_object(row))
         except Unavailable:
             return None, {}
+
+
+def decide(link: Link, change: Abort | Pin | Unpin | Promote, *, lease_s: float) -> int:
+    """Sends an operator's decision until it has an answer, and returns the generation that it was made on.
+
+    Raises what refused it, FleetClosed, OutcomeUnknown.
+    """
+    wait = new_wait(link, change, change.model, change.request, prepare_s=0.0, lease_s=lease_s, is_patient=False)
+    pursue(link, wait)
+    if wait.refusal is not None:
+        raise refusal_of(wait.refusal, change.model, seen=change.seen)
+    return change.seen
 
 
 def active_of(link: Link, model: str, wanted: int | None = None) -> int:

@@ -5,13 +5,15 @@ Nothing here decides anything; what cannot be read is left out rather than belie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
 
-from .calls import Active, Candidate, Whole
+from .calls import Active, Candidate, Watched, Whole
 
 
 def as_object(text: str | bytes | None) -> dict[str, Any]:
@@ -38,13 +40,44 @@ class Record(msgspec.Struct, frozen=True):
     cand: Candidate | None = None
     waits: dict[str, Any] | None = None
     pin: dict[str, Any] | None = None
+    watch: Watched | None = None
     poison: dict[str, Any] | list[Any] = {}
     committed: dict[str, dict[str, Any]] | list[Any] = {}
 
     @property
     def phase(self) -> str:
-        """idle, preparing or fencing."""
+        """idle, preparing, canary or fencing."""
         return self.cand.phase if self.cand else "idle"
+
+
+class Said(Mapping[str, Any]):
+    """The JSON object that a worker wrote of itself, read when somebody looks into it: of a thousand most are as they were."""
+
+    __slots__ = ("_found", "_text")
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._found: dict[str, Any] | None = None
+
+    @property
+    def _object(self) -> dict[str, Any]:
+        if self._found is None:
+            self._found = as_object(self._text)
+        return self._found
+
+    def __getitem__(self, key: str) -> Any:
+        return self._object[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._object)
+
+    def __len__(self) -> int:
+        return len(self._object)
+
+    def __eq__(self, other: object) -> bool:
+        return self._text == other._text if isinstance(other, Said) else super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as that of every mapping
 
 
 @dataclass(frozen=True)
@@ -69,12 +102,17 @@ class Snapshot:
     models: Mapping[str, Record]
     tasks: Mapping[str, Mapping[str, Any]]
 
+    @cached_property
+    def holders(self) -> Counter[str]:
+        """Model → how many members hold it."""
+        return Counter(model for member in self.members for model in set(member.holds))
+
     @classmethod
     def of(cls, fleet: _Hash, members: _Hash, holds: _Hash, models: _Hash, workers: _Hash) -> Snapshot:
         """From the five hashes of the fleet."""
         row = {_text(k): _text(v) for k, v in fleet.items()}
         lists = {_text(k): tuple(_text(v).split()[1:]) for k, v in holds.items() if k != b"@"}
-        about = {_text(k): as_object(v) for k, v in workers.items()}
+        about = {_text(k): Said(v) for k, v in workers.items()}
         found = [
             Member(_text(k), as_number(v), lists.get(_text(k), ()), about.get(_text(k), {}))
             for k, v in members.items()

@@ -6,12 +6,13 @@ drops the connection. Every connection tells the server's run id by `attach` bef
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import redis
 
 from .calls import KEYS, NO_EPOCH, SCHEMA, Attach, Call, Epoch, Reply, ReplyInvalid, decode, hint_of, keys_of
+from .canary import Both, both_of
 from .endpoint import Endpoint
 from .errors import FleetMismatch, RedisRefused, RedisUnreachable, SchemaTooNew
 from .identity import Identity
@@ -20,14 +21,20 @@ from .scripts import Caller, digest_of, source_of
 
 #: Seconds that a call waits for its answer. Scripts take well under a millisecond; a busy or swapping server gets this long.
 CALL_TIMEOUT_S = 0.5
+#: What an entry of a candidate says (lua/_model.lua).
+ENTRY_STATES = frozenset({"awaited", "late", "ready", "failed", "fenced"})
 #: Characters of an answer that no Redis gives, for an error: a status line of HTTP, the banner of another server.
 QUOTED = 80
 
+_ALLOW = "Its user may not do that: allow genlock's keys, its channel and the commands of docs/redis.md"
 _REMEDIES = {
     "READONLY": "It is a replica: point GENLOCK_REDIS_URL to the primary",
     "LOADING": "It is reading its data; try again in a moment",
     "OOM": "It has no memory left: raise maxmemory",
-    "NOPERM": "Its user may not do that: allow genlock's keys, its channel and the commands of docs/redis.md",
+    "NOPERM": _ALLOW,
+    # The same of a command inside a script, as Redis 7.0 says it, and as later ones and Valkey do.
+    "The user executing the script": _ALLOW,
+    "ACL failure in script:": _ALLOW,
     "NOAUTH": "It wants a user or password that it knows: put them into GENLOCK_REDIS_URL",
     "MASTERDOWN": "It is a replica without its primary: point GENLOCK_REDIS_URL to the primary",
     "NOREPLICAS": "It may not write without its replicas: mend them, or lower min-replicas-to-write",
@@ -195,6 +202,14 @@ class Registry:
         found = zip(numbers, values[::2], values[1::2], strict=True)
         return {number: (manifest, outcome) for number, manifest, outcome in found if manifest or outcome}
 
+    def manifests_of(self, wanted: Mapping[str, int]) -> dict[str, bytes]:
+        """Model → the manifest of its generation in `wanted`, as stored; what is not there is left out."""
+        if not wanted:
+            return {}
+        fields = [f"{model}\0{generation}\0m" for model, generation in wanted.items()]
+        values: list[Any] = self._guarded(lambda: self._client.hmget(self._key("generations"), fields))
+        return {model: data for model, data in zip(wanted, values, strict=True) if data}
+
     def manifests(self) -> list[tuple[str, bytes]]:
         """(model, manifest) of every stored generation, and of what waits as next."""
 
@@ -208,6 +223,20 @@ class Registry:
 
         return self._guarded(read)
 
+    def entries(self) -> dict[tuple[str, int], dict[str, tuple[str, dict[str, Any]]]]:
+        """(Model, candidate's generation) → member → (awaited, late, ready, failed or fenced; what it said), of all candidates."""
+
+        def read() -> dict[bytes, bytes]:
+            return self._client.hgetall(self._key("waiting"))  # type: ignore[return-value]  # the type of the asynchronous client
+
+        found: dict[tuple[str, int], dict[str, tuple[str, dict[str, Any]]]] = {}
+        for field, value in self._guarded(read).items():
+            name, generation, member = ([*field.decode("utf-8", "replace").split("\0"), "", ""])[:3]
+            state, _, detail = value.decode("utf-8", "replace").partition(" ")
+            if state in ENTRY_STATES and as_number(generation) and name != "#":
+                found.setdefault((name, as_number(generation)), {})[member] = (state, as_object(detail))
+        return found
+
     def task_answers(self, task: str) -> dict[str, tuple[str, dict[str, Any]]]:
         """Member → (awaited, done or failed; what it said), of one task."""
         prefix = f"#\0{task}\0"
@@ -220,6 +249,20 @@ class Registry:
             return found
 
         return self._guarded(read)
+
+    def counted(self, wanted: Mapping[str, tuple[int, int]]) -> dict[str, Both]:
+        """What all workers have counted of a canary or of a watched generation. `wanted`: model → (generation, step)."""
+        if not wanted:
+            return {}
+        fields = [f"=\0{model}\0{generation}\0{step}" for model, (generation, step) in wanted.items()]
+        values: list[Any] = self._guarded(lambda: self._client.hmget(self._key("waiting"), fields))
+        found = zip(wanted, map(both_of, values), strict=True)
+        return {model: both for model, both in found if both is not None}
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that the server uses, and the most that it may (maxmemory, 0: no limit)."""
+        found: Any = self._guarded(lambda: self._client.info("memory"))
+        return int(found.get("used_memory", 0)), int(found.get("maxmemory", 0))
 
     def log(self, *, after: str = "-", newest: int | None = None) -> list[Event]:
         """Entries of the audit log, oldest first: those behind the id `after`, or the `newest` ones."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import SettingsInvalid
+from .gate import ROLES
 from .manifest import NAME
 
 #: Seconds; the longest lease that is allowed (docs/how-it-works.md, "Numbers"), and the shortest that a scheduler's hiccups let live.
@@ -44,7 +45,11 @@ class Settings:
     force_reload: bool = False
     loads_per_host: int = 1
     hit_rate_threshold: float | None = None
+    log: str = "text"
     admin_tokens: tuple[tuple[str, str], ...] = ()
+    admin_tokens_file: Path | None = None
+    admin_sources: tuple[Path, ...] = ()
+    admin_proxies: int = 0
     models: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -118,6 +123,8 @@ class Row(NamedTuple):
         """A value given as an argument, written as the variable would have it, so that one reader checks both."""
         if isinstance(value, Mapping):
             return ",".join(f"{k}={v}" if v else str(k) for k, v in value.items())
+        if self.field == "admin_sources":
+            return os.pathsep.join(map(str, value))
         if isinstance(value, tuple | list):
             between = "=" if self.field == "models" else ":"
             pairs = ([item] if isinstance(item, str) else item for item in value)
@@ -254,12 +261,33 @@ def _fleet(text: str) -> str:
 
 
 def tokens(text: str) -> tuple[tuple[str, str], ...]:
-    """`operator:TOKEN,viewer:TOKEN` → ((role, token), …)."""
-    pairs = [item.strip().partition(":") for item in text.split(",") if item.strip()]
-    for role, _, token in pairs:
-        if role not in ("operator", "viewer") or len(token) < 8:
-            raise ValueError("write operator:TOKEN,viewer:TOKEN, with tokens of 8 characters or more")
-    return tuple((role, token) for role, _, token in pairs)
+    """`operator:TOKEN,viewer/alice:TOKEN` → ((role or role/name, token), …)."""
+    return tuple(token(item.strip()) for item in text.split(",") if item.strip())
+
+
+def token(text: str) -> tuple[str, str]:
+    """`operator:TOKEN` or `operator/alice:TOKEN` → (role or role/name, token)."""
+    who, _, secret = text.partition(":")
+    role, slash, name = who.partition("/")
+    if role not in ROLES or len(secret) < 8 or (slash and not NAME.match(name)):
+        raise ValueError(
+            "write operator:TOKEN, viewer:TOKEN or operator/alice:TOKEN, with tokens of 8 characters or more"
+        )
+    return who, secret
+
+
+def _folders(text: str) -> tuple[Path, ...]:
+    found = tuple(path(item) for item in text.split(os.pathsep) if item)
+    for folder in found:
+        if not folder.is_absolute():
+            raise ValueError(f"{folder} is no absolute path")
+    return found
+
+
+def _proxies(text: str) -> int:
+    if not re.fullmatch(r"[0-9]", text.strip()):
+        raise ValueError("it is a number from 0 to 9")
+    return int(text)
 
 
 def models(text: str) -> tuple[tuple[str, str], ...]:
@@ -340,11 +368,27 @@ TABLE: tuple[Row, ...] = (
     ),
     Row("loads_per_host", "GENLOCK_LOADS_PER_HOST", _count, "workers of one host that load at the same time"),
     Row("hit_rate_threshold", "GENLOCK_HIT_RATE_THRESHOLD", _ratio, "alarm when the hit rate falls below"),
+    Row("log", "GENLOCK_LOG", _choice("text", "json"), "log lines as text, or one JSON object each"),
     Row(
         "admin_tokens",
         "GENLOCK_ADMIN_TOKENS",
         tokens,
-        "operator:TOKEN,viewer:TOKEN for the routes that change something",
+        "operator:TOKEN,viewer:TOKEN for the admin, and for a worker's routes that change something; operator/alice:TOKEN has a name",
+    ),
+    Row(
+        "admin_tokens_file",
+        "GENLOCK_ADMIN_TOKENS_FILE",
+        path,
+        "file with more tokens, one in a line; others on this machine must not be able to read it",
+    ),
+    Row(
+        "admin_sources",
+        "GENLOCK_ADMIN_SOURCES",
+        _folders,
+        "folders that the admin publishes files from, with `:` between them; unset: any that it can read",
+    ),
+    Row(
+        "admin_proxies", "GENLOCK_ADMIN_PROXIES", _proxies, "proxies before the admin whose X-Forwarded-For is believed"
     ),
     Row("models", "GENLOCK_MODELS", models, "models of the ready-made evaluator: name=module:loader,name"),
 )

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from .calls import Candidate
+from .canary import ALL, Both, Policy, both_of, policy_of
 from .errors import GenlockError
 from .flip import phases_of, workers_of
 from .manifest import Manifest, decode
@@ -22,8 +23,26 @@ KEPT_GENERATIONS = 256
 Stored = Mapping[int, tuple[bytes | None, bytes | None]]
 
 
+class CandidateWorker(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one worker is with a candidate. `state`: awaited, late (not waited for), ready, failed, fenced; `step`: of the load that
+    runs, or that failed with `why`; `seconds`: of each step that is done."""
+
+    worker: str
+    member: str
+    host: str
+    state: str
+    step: str
+    seconds: dict[str, float]
+    why: str
+
+
 class CandidateStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What the fleet is getting ready for; the counts are of workers in that state."""
+    """What the fleet is getting ready for; the counts are of workers in that state.
+
+    `share`: of the requests with a key that it answers now, of `steps`, None outside of a canary; `policy`: who promotes it, None: people;
+    `figures`: group (active, candidate) → requests, errors, mean_s, p95_s, score since the step began. `workers`: only where they were
+    asked for.
+    """
 
     generation: int
     version: str
@@ -33,6 +52,21 @@ class CandidateStatus(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
     fenced: int
     deadline: float
+    started: float | None = None
+    share: float | None = None
+    steps: list[float] = []
+    policy: Policy | None = None
+    figures: dict[str, Any] | None = None
+    workers: list[CandidateWorker] | msgspec.UnsetType = msgspec.UNSET
+
+
+class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The active generation is watched by the policy of its canary, `until` then; `figures`: as those of a candidate."""
+
+    generation: int
+    until: float
+    policy: Policy | None
+    figures: dict[str, Any] | None
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -45,7 +79,9 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One model. `phase`: idle, preparing, fencing; `poisoned`: how many versions were found bad."""
+    """One model. `phase`: idle, preparing, canary, fencing; `poisoned`: how many versions were found bad; `way_back`: where a rollback
+    would go.
+    """
 
     model: str
     generation: int | None
@@ -60,6 +96,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     poisoned: int
     message: str
     author: str
+    way_back: int | None = None
+    watch: WatchStatus | None = None
 
 
 class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +115,18 @@ class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     models: list[ModelStatus]
 
 
+class Part(msgspec.Struct, frozen=True):
+    """An artifact of a generation: its name, bytes, BLAKE3 digest, and the path on the publisher's host that it was copied from."""
+
+    name: str
+    size: int
+    digest: str
+    source: str = ""
+
+
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """A row of a model's history. `outcome`: committed, rejected, aborted or candidate; `why`, `step`, `worker`: of a rejection;
-    `rollback_of`: the generation whose content it has again; `seconds`, `workers`: see Flip."""
+    `rollback_of`: the generation whose content it has again; `seconds`, `workers`: see Flip; `artifacts`: the files that it is made of."""
 
     generation: int
     version: str
@@ -94,10 +141,12 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     rollback_of: int | None
     seconds: dict[str, float]
     workers: dict[str, dict[str, Any]]
+    artifacts: list[Part] = []
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A live worker, as it describes itself every tenth heartbeat; `about`: all that it says, also what has no field here."""
+    """A live worker, as it describes itself every tenth heartbeat; `about`: all that it says, also what has no field here;
+    `silent_since`: no heartbeat has come since then, where somebody looked."""
 
     worker: str
     member: str
@@ -108,6 +157,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     generations: dict[str, int]
     last_error: Any
     about: dict[str, Any]
+    silent_since: float | None = None
 
 
 def read_manifest(data: bytes | None) -> Manifest | None:
@@ -118,8 +168,8 @@ def read_manifest(data: bytes | None) -> Manifest | None:
         return None
 
 
-def status_of_model(name: str, snapshot: Snapshot, active: Manifest | None) -> ModelStatus:
-    """One model of the snapshot; `active`: the manifest of its active generation."""
+def status_of_model(name: str, snapshot: Snapshot, active: Manifest | None, both: Both | None = None) -> ModelStatus:
+    """One model of the snapshot; `active`: the manifest of its active generation; `both`: what is counted of a canary or a watch."""
     record = snapshot.models[name]
     at = record.active
     return ModelStatus(
@@ -129,19 +179,61 @@ def status_of_model(name: str, snapshot: Snapshot, active: Manifest | None) -> M
         committed_at=at.at / 1000 if at else None,
         unproven=at is not None and at.unproven,
         phase=record.phase,
-        candidate=_candidate(record.cand),
+        candidate=_candidate(record.cand, both),
         waits=_note(record.waits),
         pin=_note(record.pin),
-        holders=sum(name in member.holds for member in snapshot.members),
+        holders=snapshot.holders[name],
         poisoned=len(record.poison),
         message=active.message if active else "",
         author=active.author if active else "",
+        way_back=way_back_of(record),
+        watch=_watch(record, both),
     )
 
 
-def _candidate(found: Candidate | None) -> CandidateStatus | None:
+def way_back_of(record: Record) -> int | None:
+    """Where a rollback without a number goes (R11): the newest committed generation below the active one, of another version, that no
+    rollback has left and that is not poisoned."""
+    if record.active is None or not isinstance(record.committed, dict):
+        return None
+    poison = record.poison if isinstance(record.poison, dict) else {}
+    ways = [
+        number
+        for text, row in record.committed.items()
+        if (number := as_number(text)) < record.active.gen
+        and row.get("version") != record.active.version
+        and not row.get("left")
+        and str(row.get("poison", "")) not in poison
+    ]
+    return max(ways, default=None)
+
+
+def tried_of(record: Record) -> tuple[int, int] | None:
+    """What is counted of a model now: (generation, step of its canary), step 0 of an active generation that is watched; or nothing."""
+    if record.cand is not None and record.phase == "canary":
+        return record.cand.gen, record.cand.step
+    return (record.watch.gen, 0) if record.watch is not None else None
+
+
+def _watch(record: Record, both: Both | None) -> WatchStatus | None:
+    found = record.watch
+    if found is None or record.active is None or found.gen != record.active.gen:
+        return None
+    figures = Both(active=(both_of(found.base) or Both()).active, candidate=(both or Both()).candidate).shown()
+    is_counted = record.phase != "canary"  # what is counted then is the canary's
+    return WatchStatus(
+        generation=found.gen,
+        until=found.deadline / 1000,
+        policy=policy_of(found.policy),
+        figures=figures if is_counted else None,
+    )
+
+
+def _candidate(found: Candidate | None, both: Both | None) -> CandidateStatus | None:
     if found is None:
         return None
+    is_canary = found.phase == "canary"
+    tried = found.canary
     return CandidateStatus(
         generation=found.gen,
         version=found.version,
@@ -151,6 +243,11 @@ def _candidate(found: Candidate | None) -> CandidateStatus | None:
         failed=found.failed,
         fenced=found.fenced,
         deadline=found.deadline / 1000,
+        started=found.started / 1000 or None,
+        share=found.share / ALL if is_canary else None,
+        steps=[share / ALL for share in tried.steps] if tried else [],
+        policy=policy_of(tried.policy) if tried else None,
+        figures=(both or Both()).shown() if is_canary else None,
     )
 
 
@@ -184,7 +281,46 @@ def _generation(number: int, data: bytes | None, outcome: bytes | None, is_activ
         rollback_of=as_number(str(row.get("rollback", ""))) or None,
         seconds=phases_of(row),
         workers=workers_of(row),
+        artifacts=_parts(manifest) if manifest else [],
     )
+
+
+def _parts(manifest: Manifest) -> list[Part]:
+    sources = {name: source.path for name, source in manifest.sources.items()}
+    return [Part(one.name, one.size, one.digest, sources.get(one.name, "")) for one in manifest.artifacts]
+
+
+def candidate_workers(
+    model: str, generation: int, said: Mapping[str, tuple[str, Mapping[str, Any]]], members: Mapping[str, Member]
+) -> list[CandidateWorker]:
+    """The workers that get ready for a candidate, in the order in which they joined; `said`: member → (state, what it said)."""
+    return [
+        _candidate_worker(members.get(member) or Member(member, 0, (), {}), model, generation, *said[member])
+        for member in sorted(said, key=as_number)
+    ]
+
+
+def _candidate_worker(
+    member: Member, model: str, generation: int, state: str, detail: Mapping[str, Any]
+) -> CandidateWorker:
+    seconds = detail.get("seconds")
+    known = seconds.items() if isinstance(seconds, dict) else ()
+    return CandidateWorker(
+        worker=str(detail.get("worker") or name_of(member)),
+        member=member.id,
+        host=str(member.about.get("host", "")),
+        state=state,
+        step=str(detail.get("step") or (_loading(member, model, generation) if state in ("awaited", "late") else "")),
+        seconds={name: span for name, value in known if (span := _seconds(value)) is not None},
+        why=str(detail.get("why", "")),
+    )
+
+
+def _loading(member: Member, model: str, generation: int) -> str:
+    """The step that a worker says it is at."""
+    loading = member.about.get("loading")
+    found = loading.get(model) if isinstance(loading, dict) else None
+    return str(found.get("step", "")) if isinstance(found, dict) and found.get("generation") == generation else ""
 
 
 def status_of_worker(member: Member) -> WorkerStatus:

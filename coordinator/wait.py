@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .calls import NO_EPOCH, Answer, Call, Epoch, Evict, Open, Read, Reply, Settle, State
 from .clock import patience_s
-from .flip import IN_WORK
+from .flip import CANARY, IN_WORK
 from .observer import Observer
 
 #: Seconds between two looks at the state: hints get lost (R14), and a hundred publishers at ten reads a second are nothing to Redis.
@@ -89,8 +89,10 @@ class Wait(Watch):
         watcher: str,
         jitter: float,
         is_patient: bool = True,
+        tried_s: float | None = None,
     ) -> None:
-        """`prepare_s`: longest time to get ready; `is_patient`: whether a candidate is waited for, or the answer is enough."""
+        """`prepare_s`: longest time to get ready; `is_patient`: whether a candidate is waited for, or the answer is enough; `tried_s`:
+        longest time of a canary that is waited for, too; None: with its beginning the waiting ends, people go on."""
         super().__init__(lease_s, watcher=watcher, jitter=jitter)
         self.model, self.request = model, request
         self.refusal: Reply | None = None  #: the reply that refused the change
@@ -99,7 +101,7 @@ class Wait(Watch):
         self.state: State | None = None  #: the model's, as last read
         self.since = now  #: when what is waited for began
         self.answered_s = 0.0  #: seconds until the change was let in
-        self._change, self._prepare_s, self._is_patient = change, prepare_s, is_patient
+        self._change, self._prepare_s, self._is_patient, self._tried_s = change, prepare_s, is_patient, tried_s
         self._named: tuple[int, str] | None = None  # generation and version that it got
         self._silence = ""  # why the last call had no reply
         self._may_be_late = False  # a call had no reply: it may have been executed, or may be later
@@ -109,12 +111,16 @@ class Wait(Watch):
     def is_decided(self) -> bool:
         if self.refusal is not None:
             return True
-        return self.answer is not None and not (self._is_patient and self.answer.state in IN_WORK)
+        if self.answer is None:
+            return False
+        in_work = IN_WORK if self._tried_s is None else IN_WORK | {CANARY}
+        return not (self._is_patient and self.answer.state in in_work)
 
     @property
     def until(self) -> float:
         """When to give up: time to prepare, then to fence, then for a watcher to notice, all counted from `since`."""
-        return self.since + self._prepare_s + FENCING_LEASES * self.lease_s + patience_s(self.lease_s) + SLACK_S
+        longest_s = self._prepare_s + (self._tried_s or 0.0) + FENCING_LEASES * self.lease_s
+        return self.since + longest_s + patience_s(self.lease_s) + SLACK_S
 
     def next_call(self) -> Call:
         """The change until it has an answer, then the state. In a fleet that lost the answer, the state until it is open and healed:

@@ -1,11 +1,14 @@
 """What the pages show is what the code does: every Python block runs by itself, every link leads somewhere."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from genlock.coordinator.admin.figures import METRICS
+from genlock.coordinator.commands.program import program
 from genlock.coordinator.settings import TABLE, reference
 from genlock.worker.exposition import FAMILIES, PREFIX
 from genlock.worker.wire import KINDS
@@ -69,6 +72,35 @@ def test_every_metric_and_dtype_is_on_the_page() -> None:
     page = (ROOT / "docs/http.md").read_text()
     assert re.findall(rf"`({PREFIX}\w+)`", page) == [PREFIX + family.name for family in FAMILIES]
     assert [name for name in KINDS if f"`{name}`" not in page] == []
+    page = (ROOT / "docs/monitoring.md").read_text()
+    assert re.findall(r"^\| `(genlock_(?:fleet|model)_\w+)`", page, re.M) == list(METRICS)
+
+
+def test_every_event_of_a_worker_is_on_the_page() -> None:
+    """Somebody counts lines by their event: none is made up, none is left out."""
+    code = "".join((ROOT / name).read_text() for name in ("worker/runtime.py", "worker/callbacks.py"))
+    said = set(re.findall(r'_facts\(\s*"([a-z-]+)"|"event": "([a-z-]+)"', code))
+    page = (ROOT / "docs/monitoring.md").read_text().partition("| event |")[2].partition("##")[0]
+    told = {
+        name
+        for row in page.splitlines()
+        for name in re.findall(r"`([a-z-]+)`", row.split("|")[1] if "|" in row else "")
+    }
+    assert told == {one or other for one, other in said}
+
+
+def test_every_command_of_the_operators_page_can_be_typed() -> None:
+    """Somebody copies a line at three in the morning: command, arguments and options are those of the program."""
+    page = (ROOT / "docs/operating.md").read_text()
+    lines = [line.replace("MODEL", "digits") for line in re.findall(r"`genlock ([^`]+)`", page)]
+    lines += re.findall(r"^\$ genlock (.*)", page, re.M)
+    assert len(lines) > 25
+    whole = program()
+    for line in lines:
+        name, *arguments = shlex.split(line)
+        command = whole.get_command(whole.make_context("genlock", [name]), name)
+        given = arguments or (["digits"] if name == "rollback" else [])
+        assert command.make_context(name, given).args == [], line
 
 
 def test_the_user_of_an_acl_is_one_line() -> None:

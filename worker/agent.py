@@ -38,6 +38,7 @@ from ..coordinator.calls import (
     ManifestOf,
     Reopen,
     Reply,
+    Report,
     Say,
     Settle,
     TaskDone,
@@ -49,6 +50,8 @@ from .membership import Membership
 from .orders import Answered, Cancel, Clear, Command, Flipped, Load, Rejected, Resubscribe, Shown
 from .questions import Questions
 from .slot import Job, Key, Slot, Told
+from .trial import Trial
+from .verdicts import decided
 from .view import Lease
 
 
@@ -67,6 +70,9 @@ class Agent:
         self._tasks: dict[str, bool | None] = {}  # task → None: in work; ok or not: to be said; (known ones stay)
         self._said: set[str] = set()
         self._healed: set[str] = set()  # models that were given back in this epoch
+        self.trials: dict[str, Trial] = {}  #: canaries, and what is watched after one
+        self._judged: dict[str, Call] = {}  # model → what its policy has decided, to be said
+        self._reported_at: dict[str, float] = {}
         self._last_say: tuple[Say, float] | None = None
         self._commands: list[Command] = []
         self._given: list[Command] = []  # those that were taken last, and may not have been carried out yet
@@ -273,6 +279,7 @@ class Agent:
             slot.new_epoch()
         self._hints.new_epoch(reply.revision)
         self._tasks, self._said, self._healed = {}, set(), set()
+        self.trials, self._judged = {}, {}
 
     def _take(self, call: Call, reply: Reply, sent: float, now: float) -> None:
         membership = self.membership
@@ -289,6 +296,8 @@ class Agent:
                 self._apply(reply)
             case ManifestOf():
                 self._take_manifest(call, reply, now)
+            case Report() if call.member == membership.id and reply.verdict == "ok":
+                self._take_report(call, reply)
             case Reopen():
                 self._hints.look_again()  # it was not behind
             case Heal():
@@ -405,11 +414,13 @@ class Agent:
         return (
             self._fence(now)
             or self.membership.beat(now, self.about)
+            or self._task_done()
             or self.membership.hold(self.slots)
             or self._mend()
             or self._question()
             or self._answers(now)
             or self.membership.chore(now)
+            or self._report(now)
         )
 
     def _fence(self, now: float) -> Call | None:
@@ -458,10 +469,40 @@ class Agent:
             wanted = slot.wanted(now) if slot.job is None else None
             if wanted is not None and wanted[0] not in slot.manifests:
                 return ManifestOf(slot.model, wanted[0][0])
+        return None
+
+    def _task_done(self) -> Call | None:
+        """Before what was dropped is held again: somebody waits for it."""
+        assert self.member is not None
         for task, ok in self._tasks.items():
             if ok is not None and task not in self._said:
                 return TaskDone(self.member, task, ok, {"worker": self.worker})
         return None
+
+    # --- canaries ------------------------------------------------------------------------------------------------
+
+    def _report(self, now: float) -> Call | None:
+        """What a policy has decided here; else, once in a lease, what was counted of a canary, or of what is watched after one."""
+        assert self.member is not None
+        for model in list(self._judged):
+            return self._judged.pop(model)
+        for model, trial in self.trials.items():
+            if model in self.slots and now >= self._reported_at.get(model, 0.0) + self.lease_s:
+                self._reported_at[model] = now
+                return Report(self.member, model, trial.generation, trial.step, trial.counted())
+        return None
+
+    def _take_report(self, call: Report, reply: Reply) -> None:
+        """What all have counted. Whoever hears enough says what follows from the policy, all under the same request id (R10)."""
+        self._apply(reply)
+        slot, trial = self.slots.get(call.model), self.trials.get(call.model)
+        if slot is None or slot.state is None or trial is None or reply.figures is None:
+            return
+        if (trial.generation, trial.step) != (call.gen, call.step):
+            return
+        decision = decided(slot.state, trial, reply.figures, reply.age / 1000, by=self.worker)
+        if decision is not None:
+            self._judged[call.model] = decision
 
     def wake_at(self, now: float) -> float:
         """When `next_call` may have something, if no event comes before."""
@@ -480,10 +521,22 @@ class Agent:
         for model, slot in self.slots.items():
             if slot.shown is not None and slot.shown in slot.handles:
                 mode = self._mode(slot, now)
-                found[model] = Shown(
-                    slot.shown, slot.handles[slot.shown], mode, self.lease if mode == "lease" else None
-                )
+                plain = Shown(slot.shown, slot.handles[slot.shown], mode, self.lease if mode == "lease" else None)
+                found[model] = self._tried(slot, plain)
         return found
+
+    def _tried(self, slot: Slot, plain: Shown) -> Shown:
+        """The same with the trial that is on, if one is: only what answers under a lease takes part in one."""
+        trial = slot.trial(self.member, self.trials.get(slot.model)) if self.member is not None else None
+        if trial is None:
+            self.trials.pop(slot.model, None)
+            return plain
+        self.trials[slot.model] = trial
+        target = None if trial.is_watch else slot.target
+        if plain.lease is None or not (trial.is_watch or target in slot.handles):
+            return plain
+        other = (target, slot.handles[target]) if target is not None else None
+        return plain._replace(trial=trial, other=other)
 
     def _mode(self, slot: Slot, now: float) -> str:
         membership = self.membership

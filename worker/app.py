@@ -16,6 +16,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
 from ..coordinator.fleet import Fleet
+from ..coordinator.logs import set_up
 from .blueprint import failed, init_app, view_for
 from .cache import ModelCache
 from .evaluator import answer, dtype_of
@@ -32,6 +33,7 @@ _TYPE = {"Content-Type": _JSON}
 def create_app(cache: ModelCache | None = None) -> Flask:
     """The app, over a cache (default: of the environment's fleet) whose configured models it serves. Connects to nothing."""
     cache = cache if cache is not None else ModelCache(Fleet.from_env())
+    set_up(cache.settings.log)
     if not cache.configured:
         _log.warning(
             "GENLOCK_MODELS is empty: this evaluator serves no model. Set it, as in GENLOCK_MODELS=digits=mypkg.models:build"
@@ -60,7 +62,11 @@ def evaluate(cache: ModelCache, model: str) -> Response:
         inputs = read_inputs(body, dtype_of(view.payload))
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"the body is no JSON: {error}") from None
-    found = Evaluation(model, answer(view, inputs), view.generation, view.version, cache.worker, view.stale)
+    with (
+        view
+    ):  # what a model refuses counts against it in a canary, though it is the client's error as far as anybody knows
+        outputs = answer(view, inputs)
+    found = Evaluation(model, outputs, view.generation, view.version, cache.worker, view.stale, view.candidate)
     return Response(write(found), 200, _TYPE)
 
 

@@ -22,14 +22,15 @@ import msgspec
 from flask import Blueprint, Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
+from ..coordinator import problems
 from ..coordinator.errors import GenlockError
 from ..coordinator.fleet import Fleet, TaskResult
-from . import problems
+from ..coordinator.gate import RELAYED, check_operator
+from ..coordinator.problems import Problem
+from ..coordinator.tokens import tokens_of
 from .cache import Held, ModelCache
 from .exposition import CONTENT_TYPES, render
-from .gate import RELAYED, check_operator
 from .headers import KEY, MIN_GENERATION, Least, of_views
-from .problems import Problem
 from .view import View
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def _telling(app: WSGIApplication) -> WSGIApplication:
     def told(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], error: Any = None) -> Callable[[bytes], object]:
             used = environ.get(_USED)
+            for view in used or ():
+                view.ended(failed=status[:1] == "5")
             return start_response(status, [*headers, *of_views(used)] if used else headers, error)
 
         return app(environ, start)
@@ -170,17 +173,14 @@ def readyz() -> Response:
 
 @routes.get("/metrics")
 def metrics() -> Response:
-    """The figures of this worker as Prometheus reads them."""
-    return _figures("prometheus")
+    """The figures of this worker and of its siblings as Prometheus reads them."""
+    return Response(_cache().metrics(), 200, {"Content-Type": CONTENT_TYPES["prometheus"]})
 
 
 @routes.get("/cache/stats")
 def stats() -> Response:
     """The figures of this worker: `?format=json` (the default), `csv` or `prometheus`."""
-    return _figures(request.args.get("format", "json"))
-
-
-def _figures(form: str) -> Response:
+    form = request.args.get("format", "json")
     text = render(_cache().get_detailed_stats(), form)
     return Response(text, 200, {"Content-Type": CONTENT_TYPES[form]})
 
@@ -234,7 +234,7 @@ def _fleet() -> AbstractContextManager[Fleet]:
 
 def _check_operator() -> None:
     check_operator(
-        _cache().settings.admin_tokens,
+        tokens_of(_cache().settings),
         authorization=request.headers.get("Authorization"),
         address=request.remote_addr,
         relayed=any(name in request.headers for name in RELAYED),
@@ -242,12 +242,5 @@ def _check_operator() -> None:
 
 
 def _done(result: TaskResult) -> Response:
-    facts = msgspec.to_builtins(result)
-    if result.ok:
-        return _json(facts)
-    what = f"{result.kind} of {result.model or 'all models'}"
-    if result.silent:
-        why = f"{what}: no answer within {TASK_S:g} s from {', '.join(result.silent)}; they may still do it"
-        return _answer(problems.of_kind("silent-workers", 504, why, request.path, facts))
-    why = f"{what}: " + "; ".join(f"{worker} failed: {reason}" for worker, reason in result.failed.items())
-    return _answer(problems.of_kind("failed-workers", 502, why, request.path, facts))
+    problem = problems.of_task(result, request.path, waited_s=TASK_S)
+    return _json(msgspec.to_builtins(result)) if problem is None else _answer(problem)

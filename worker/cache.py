@@ -22,13 +22,14 @@ from ..coordinator.errors import GenlockError, NotReady, UnknownModel
 from ..coordinator.fleet import Fleet
 from ..coordinator.manifest import check_name
 from .callbacks import Callbacks
-from .exposition import render
+from .exposition import render, to_prometheus
 from .fresh import FreshLoads
 from .hitrate import HitRate
 from .limits import Limits
 from .loaders import Loader, loader_for
 from .orders import Command, Joined
 from .runtime import Question, Runtime, worker_name
+from .siblings import Siblings
 from .stats import Stats
 from .view import View, Views, clock
 
@@ -76,6 +77,7 @@ class ModelCache:
         self._loaders: dict[str, Loader] = {}
         self._configured = frozenset(self._specs) | {model for model, _ in self.settings.models}
         self._callbacks = Callbacks()
+        self._number = Siblings.number()
         self._begin_anew()
         _caches.add(self)
 
@@ -88,7 +90,8 @@ class ModelCache:
         self._closed = False
         self._pid = os.getpid()
         self.worker = worker_name()
-        self._stats = Stats(clock=clock, wall=time.time, worker=self.worker)
+        self._stats = Stats(clock=clock, wall=time.time, worker=self.worker, fleet=self.fleet.name)
+        self._siblings = Siblings(self.settings.state_dir, self.fleet.name, self._stats.detail, cache=self._number)
         self._debug = self._debugging()
         self._callbacks.begin_anew(self._stats)
         if self.settings.hit_rate_threshold is not None:
@@ -104,7 +107,10 @@ class ModelCache:
     def get(self, model: str, *, key: str | None = None) -> View:
         """The view of the active generation: `payload`, `generation`, `version`, `stale`.
 
-        Hold on to the view for as long as its payload is used. `key` takes part in a canary, where there is one.
+        Hold on to the view for as long as its payload is used. A request with a `key` (of a user, a session) takes part in a canary, where
+        there is one: the same key is answered by the same generation on every worker (`candidate` says its number, where it is
+        the candidate), and both groups are compared: by the time of their blocks, exceptions that leave them, and `view.score(x)`.
+
         Raises UnknownModel, NotReady (nothing to answer from within `max_wait_s`; nothing is published yet of a configured model),
         DoesNotFit.
         """
@@ -116,7 +122,7 @@ class ModelCache:
         if now < view.lease.deadline:
             view.uses += 1
             view.used_at = now
-            return view
+            return view if key is None or view.arms is None else view.arms.pick(view, key)
         return self._slow(model)
 
     #: `with cache.use("m") as held:` answers from one generation for the whole block. The same function: a view is a context.
@@ -264,6 +270,7 @@ class ModelCache:
         self._views = {}
         if runtime is not None and self._pid == os.getpid():
             runtime.close()
+        self._siblings.close()
         self._callbacks.close()
 
     # --- what people see -----------------------------------------------------------------------------------------
@@ -300,6 +307,13 @@ class ModelCache:
     def get_detailed_stats(self) -> dict[str, Any]:
         """The totals, and the figures of every model and of the calls to Redis."""
         return self._stats.detail()
+
+    def metrics(self) -> str:
+        """The figures of this process and of its siblings, which serve the same fleet from the same service of this host, for Prometheus.
+
+        What other processes say is at most about a second old.
+        """
+        return to_prometheus(*self._siblings.details())
 
     def export_stats(self, target: str | Path | IO[str], format: str = "json") -> None:
         """Writes the detailed figures to a path or a text stream as json, csv or prometheus. Raises BadInput for another word."""
@@ -358,6 +372,7 @@ class ModelCache:
         if self._debug is not None:
             _log.warning("%s: for debugging only", self._debug.notice)
         runtime.start()
+        self._siblings.start()
         _close_at_exit(self)
         return runtime
 

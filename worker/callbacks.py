@@ -53,7 +53,8 @@ class Callbacks:
 
     def low_hit_rate(self, rate: HitRate) -> None:
         """The alarm of the hit rate."""
-        _log.warning("hit rate %.3f is below its threshold, over %d uses", rate.value or 0.0, rate.uses)
+        facts = {"event": "low-hit-rate", "worker": self._stats.worker, "rate": rate.value, "uses": rate.uses}
+        _log.warning("hit rate %.3f is below its threshold, over %d uses", rate.value or 0.0, rate.uses, extra=facts)
         self._happened("on_low_hit_rate", rate)
 
     def _happened(self, hook: str, *facts: Any) -> None:

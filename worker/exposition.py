@@ -1,7 +1,7 @@
 """The figures of a worker as text: JSON, CSV, Prometheus. Pure: what comes in is `Stats.detail()`.
 
-Prometheus: text format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats). What is exported stands
-in FAMILIES, a row for each family of metrics; a figure without a value yet is left out.
+What Prometheus gets stands in FAMILIES, a row for each family of metrics; a figure without a value yet is left out. It may get the
+figures of several processes at once: each sample has the label `worker`.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..coordinator.errors import BadInput
+from ..coordinator.metrics import CONTENT_TYPE, Labels, Metric, Sample, text_of
 
 #: What an HTTP answer in a format is called.
 CONTENT_TYPES = {
     "json": "application/json",
     "csv": "text/csv; charset=utf-8",
-    "prometheus": "text/plain; version=0.0.4; charset=utf-8",
+    "prometheus": CONTENT_TYPE,
 }
 PREFIX = "genlock_worker_"
-
-Labels = tuple[tuple[str, str], ...]
 
 
 class Family(NamedTuple):
@@ -42,6 +40,9 @@ FAMILIES = (
     Family("misses_total", "counter", "Uses that found no loaded generation.", "models/{model}/misses"),
     Family("asks_total", "counter", "Uses that had to ask Redis.", "models/{model}/asks"),
     Family("stale_answers_total", "counter", "Answers that were marked stale.", "models/{model}/stale_answers"),
+    Family(
+        "mixed_seconds", "histogram", "Time of answers marked stale from what was not active.", "models/{model}/mixed"
+    ),
     Family("errors_total", "counter", "Uses that ended in an error.", "models/{model}/errors"),
     Family("wait_seconds", "histogram", "Time that a use waited for Redis or a load.", "models/{model}/waits"),
     Family("loads_total", "counter", "Loads by outcome.", "models/{model}/loads/{outcome}"),
@@ -64,14 +65,23 @@ FAMILIES = (
     ),
     Family("active_generation", "gauge", "The generation that answers come from.", "models/{model}/generation"),
     Family("active_info", "gauge", "Always 1; the label has the active version.", "models/{model}/version"),
+    Family("stale", "gauge", "1 while answers are marked stale, else 0.", "models/{model}/stale"),
     Family("model_bytes", "gauge", "Memory of the active generation.", "models/{model}/bytes"),
+    Family("held_generation", "gauge", "Generations that are loaded.", "models/{model}/held/{state}/generation"),
+    Family("held_bytes", "gauge", "Memory of generations that are loaded.", "models/{model}/held/{state}/bytes"),
     Family("loaded_timestamp_seconds", "gauge", "Unix time of the last load.", "models/{model}/loaded_at"),
     Family("used_timestamp_seconds", "gauge", "Unix time of the last hit.", "models/{model}/used_at"),
     Family("flipped_timestamp_seconds", "gauge", "Unix time of the last flip.", "models/{model}/flipped_at"),
     Family("held_models", "gauge", "Models that the worker answers from.", "held"),
     Family("window_hit_ratio", "gauge", "Hits divided by uses in the last minute.", "window_hit_rate"),
+    Family("hit_ratio_threshold", "gauge", "GENLOCK_HIT_RATE_THRESHOLD, where it is set.", "hit_rate_threshold"),
+    Family("hit_ratio_low", "gauge", "1 while the hit rate is below that threshold, else 0.", "hit_rate_low"),
+    Family("hit_ratio_alarms_total", "counter", "Times that the hit rate fell below it.", "hit_rate_alarms"),
     Family("lease_seconds", "gauge", "Time that is left of the lease.", "lease_s"),
+    Family("info", "gauge", "Always 1; the label has the fleet.", "process/fleet"),
     Family("uptime_seconds", "gauge", "Time since the cache of this process began.", "uptime_s"),
+    Family("figures_timestamp_seconds", "gauge", "Unix time of these figures.", "at"),
+    Family("redis_up", "gauge", "1 if the last call to Redis had an answer, else 0.", "process/redis_up"),
     Family("redis_calls_total", "counter", "Calls to Redis.", "process/redis_calls/{call}/{outcome}"),
     Family("redis_call_seconds", "histogram", "Time of calls to Redis.", "process/redis_times/{call}"),
     Family("heartbeats_total", "counter", "Heartbeats that were answered.", "process/heartbeats"),
@@ -85,6 +95,7 @@ FAMILIES = (
 
 def render(detail: Mapping[str, Any], form: str) -> str:
     """`Stats.detail()` as text in the format "json", "csv" or "prometheus"; BadInput for another word."""
+    writers: dict[str, Callable[[Mapping[str, Any]], str]]
     writers = {"json": to_json, "csv": to_csv, "prometheus": to_prometheus}
     if form not in writers:
         raise BadInput("format", f"{form!r} is not one of {', '.join(writers)}")
@@ -116,17 +127,21 @@ def _rows(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from _rows(inner, f"{name}/{key}" if name else key)
 
 
-def to_prometheus(detail: Mapping[str, Any]) -> str:
+def to_prometheus(*details: Mapping[str, Any]) -> str:
+    """The figures of these processes; no two may be of the same worker."""
+    return text_of(
+        (
+            Metric(PREFIX + family.name, family.kind, family.help),
+            [sample for detail in details for sample in _samples(family, detail)],
+        )
+        for family in FAMILIES
+    )
+
+
+def _samples(family: Family, detail: Mapping[str, Any]) -> Iterator[Sample]:
     worker = (("worker", detail["worker"]),)
-    lines: list[str] = []
-    for family in FAMILIES:
-        samples = [
-            line for labels, value in _find(detail, family.where) for line in _lines(family, worker + labels, value)
-        ]
-        if samples:
-            name = PREFIX + family.name
-            lines += [f"# HELP {name} {family.help}", f"# TYPE {name} {family.kind}", *samples]
-    return "\n".join(lines) + "\n"
+    for labels, value in _find(detail, family.where):
+        yield from _values(family, worker + labels, value)
 
 
 def _find(value: Any, where: str) -> Iterator[tuple[Labels, Any]]:
@@ -139,32 +154,16 @@ def _find(value: Any, where: str) -> Iterator[tuple[Labels, Any]]:
             yield found + labels, leaf
 
 
-def _lines(family: Family, labels: Labels, value: Any) -> Iterator[str]:
-    name = PREFIX + family.name
+def _values(family: Family, labels: Labels, value: Any) -> Iterator[Sample]:
     if value is None:
         return
     if family.kind == "histogram":
         for bound, count in value["buckets"].items():
-            yield _line(f"{name}_bucket", (*labels, ("le", bound)), count)
-        yield _line(f"{name}_sum", labels, value["sum_s"])
-        yield _line(f"{name}_count", labels, value["count"])
+            yield Sample((*labels, ("le", bound)), count, "_bucket")
+        yield Sample(labels, value["sum_s"], "_sum")
+        yield Sample(labels, value["count"], "_count")
     elif isinstance(value, str):
         # A text cannot be a value: it becomes a label, named as where it stands.
-        yield _line(name, (*labels, (family.where.rpartition("/")[2], value)), 1)
+        yield Sample((*labels, (family.where.rpartition("/")[2], value)), 1)
     else:
-        yield _line(name, labels, value)
-
-
-def _line(name: str, labels: Labels, value: float) -> str:
-    inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
-    return f"{name}{{{inside}}} {_number(value)}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-def _number(value: float) -> str:
-    if math.isfinite(value):
-        return repr(value)
-    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+        yield Sample(labels, value)

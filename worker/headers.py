@@ -20,6 +20,7 @@ VERSION = "X-Genlock-Version"
 STALE = "X-Genlock-Stale"
 MIN_GENERATION = "X-Genlock-Min-Generation"
 KEY = "X-Genlock-Key"
+CANDIDATE = "X-Genlock-Candidate"
 
 #: An integer of RFC 9651 has at most 15 digits.
 _NUMBER = re.compile(r"[0-9]{1,15}\Z")
@@ -33,13 +34,16 @@ def key_of(model: str) -> str:
 
 
 def of_views(views: Sequence[View]) -> list[tuple[str, str]]:
-    """The headers of an answer that these were used for; of a model that was used twice the older generation counts."""
+    """The headers of an answer that these were used for; of a model that was used twice the candidate counts, or
+    else the older generation."""
     if len(views) == 1:
         view = views[0]
         found = [(GENERATION, str(view.generation)), (VERSION, view.version)]
+        if view.candidate is not None:
+            found.append((CANDIDATE, str(view.candidate)))
         return [*found, (STALE, "1")] if view.stale else found
     models: dict[str, View] = {}
-    for view in sorted(views, key=lambda view: -view.generation):
+    for view in sorted(views, key=lambda view: (view.candidate or 0, -view.generation)):
         models[view.model] = view
     stale = {view.model for view in views if view.stale}
     if len(models) == 1:
@@ -50,6 +54,8 @@ def of_views(views: Sequence[View]) -> list[tuple[str, str]]:
         (GENERATION, ", ".join(f"{key}={view.generation}" for key, view in rows)),
         (VERSION, ", ".join(f'{key}="{view.version}"' for key, view in rows)),
     ]
+    if tried := ", ".join(f"{key}={view.candidate}" for key, view in rows if view.candidate is not None):
+        found.append((CANDIDATE, tried))
     marks = ", ".join(f"{key}=1" for key, view in rows if view.model in stale)
     return [*found, (STALE, marks)] if marks else found
 

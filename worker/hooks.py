@@ -2,7 +2,8 @@
 
 It works without, and better with them: a worker takes requests when its models are loaded (or GENLOCK_MAX_WAIT is over: then it comes up
 unready, see /readyz), leaves the fleet when it ends, and the arbiter says at once when one has died, so that no flip waits for its
-lease. Where the app sets up no logging, genlock's lines go to gunicorn's error log, at its level, and not bare to stderr. For every worker
+lease. Where the app sets up no logging, genlock's lines go to gunicorn's error log, at its level, and not bare to stderr; with
+GENLOCK_LOG=json that log has one JSON object a line, unless gunicorn was given a logging configuration. For every worker
 class, with or without `preload_app`; the caches are those of the process, whatever the app is. A configuration that has hooks of its own
 calls ours in them::
 
@@ -25,6 +26,8 @@ from typing import Any
 
 from ..coordinator.calls import Epoch
 from ..coordinator.errors import GenlockError
+from ..coordinator.logs import JsonFormatter
+from ..coordinator.settings import Settings
 from .badge import Badge, Membership, report_dead
 from .cache import ModelCache, caches, on_joined
 
@@ -44,6 +47,7 @@ _ours = logging.getLogger("genlock")
 def pre_fork(server: Any, worker: Any) -> None:
     """In the arbiter, before each worker: gives it a badge, and warns of what a fork would break (R12)."""
     worker.genlock_badge = Badge()
+    _write_json(server)
     if "torch" in sys.modules:
         _warn(
             server,
@@ -57,6 +61,22 @@ def pre_fork(server: Any, worker: Any) -> None:
             "a model was used in the gunicorn master (preload_app?): the master is a member of the fleet now, holds the model in vain,"
             " and keeps flips waiting. Use models in workers only; make the ModelCache at import, these hooks prewarm it",
         )
+
+
+def _write_json(server: Any) -> None:
+    """gunicorn's own lines, in the arbiter and in its workers, are JSON too where that is wanted: what collects them reads one stream."""
+    cfg, handlers = server.cfg, server.log.error_log.handlers
+    if _is_json() and not (cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json):
+        for handler in handlers:
+            if not isinstance(handler.formatter, JsonFormatter):
+                handler.setFormatter(JsonFormatter())
+
+
+def _is_json() -> bool:
+    try:
+        return Settings.from_env().log == "json"
+    except GenlockError:  # the app says what is wrong with the settings
+        return False
 
 
 def _warn(server: Any, text: str) -> None:

@@ -75,14 +75,16 @@ def load(
     loader: Loader,
     host: HostWork,
     cancelled: Callable[[], bool],
+    enters: Callable[[str], object] = lambda step: None,
 ) -> Loaded:
     """Verify, build and prove one generation, as one of the few of this host that load at the same time.
 
-    Blocks for as long as that takes. Raises BadCheckpoint, LoadFailed, or Cancelled soon after `cancelled()` is true (between
-    two steps, while waiting, while reading).
+    Blocks for as long as that takes; `enters` hears of each step when it begins. Raises BadCheckpoint, LoadFailed, or Cancelled soon
+    after `cancelled()` is true (between two steps, while waiting, while reading).
     """
-    steps = _Steps(manifest.model, cancelled)
+    steps = _Steps(manifest.model, cancelled, enters)
     began = time.perf_counter()
+    enters("wait")
     with steps.explained("wait"), host.slot(cancelled):
         steps.seconds["wait"] = time.perf_counter() - began
         with steps.step("verify"):
@@ -107,11 +109,13 @@ class _Steps:
 
     model: str
     cancelled: Callable[[], bool]
+    enters: Callable[[str], object]
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         stop_if(self.cancelled)
+        self.enters(name)
         began = time.perf_counter()
         with self.explained(name):
             yield

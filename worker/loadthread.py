@@ -7,9 +7,11 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from ..coordinator.errors import BadCheckpoint, GenlockError, LoadFailed, ManifestInvalid
 from ..coordinator.manifest import Manifest, decode
@@ -54,6 +56,8 @@ class LoadThread:
         self._cancelled: set[int] = set()  # ids of jobs; added to by the runtime's thread, read here: adding is atomic
         self._thread: threading.Thread | None = None
         self._closing = False
+        #: What is being loaded now, for people: model → generation, step, since (unix s). Replaced as a whole by this thread.
+        self.loading: Mapping[str, Mapping[str, Any]] = {}
 
     def begin(self, job: Job) -> None:
         """Loads, after what was begun before."""
@@ -104,6 +108,7 @@ class LoadThread:
             _log.exception("loading %s ended in an error that nobody expected", job.model)
             return Done(job, job.key, said="failed", step="load", why=f"{type(error).__name__}: {error}")
         finally:
+            self.loading = {}
             self._cancelled.discard(job.id)
 
     def _load(self, job: Job) -> Done:
@@ -115,8 +120,12 @@ class LoadThread:
             loader=self._loader(job.model),
             host=self._host,
             cancelled=lambda: self._closing or job.id in self._cancelled,
+            enters=partial(self._enter, job.model, generation, time.time()),
         )
         return Done(job, (generation, manifest.version), loaded, manifest)
+
+    def _enter(self, model: str, generation: int, since: float, step: str) -> None:
+        self.loading = {model: {"generation": generation, "step": step, "since": since}}
 
     def _loader(self, model: str) -> Loader:
         try:

@@ -8,16 +8,20 @@ from typing import Any, NamedTuple
 
 from ..coordinator.calls import Epoch
 from .slot import Job, Key
+from .trial import Trial
 from .view import Lease
 
 
 class Shown(NamedTuple):
-    """What a view shows. `mode`: lease (answer while it runs), ask, or stale (answer, marked)."""
+    """What a view shows. `mode`: lease (answer while it runs), ask, or stale (answer, marked). `trial`: a canary is on, of the candidate
+    `other` (its key and handle), or what is shown is watched."""
 
     key: Key
     handle: int
     mode: str
     lease: Lease | None
+    trial: Trial | None = None
+    other: tuple[Key, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,7 @@ from ..coordinator.errors import DoesNotFit, GenlockError, Unavailable
 from ..coordinator.identity import mark_had_member
 from ..coordinator.manifest import decode
 from ..coordinator.records import Hint
-from .about import about
+from .about import about, held_of
 from .agent import Agent
 from .hostwork import HostWork
 from .lastgood import LastGood
@@ -47,7 +47,7 @@ from .orders import (
 from .phases import Phases
 from .questions import unpublished
 from .shelf import Shelf
-from .slot import Slot
+from .slot import Key, Slot
 from .stats import Stats
 from .view import View, Views
 
@@ -129,6 +129,7 @@ class Runtime:
         self._started_at = time.time()
         self._closing = threading.Event()
         self._revived_at = float("-inf")
+        self._told_loading: Mapping[str, Mapping[str, Any]] = {}
         self.agent.about = self._about()
         self._thread = threading.Thread(target=self._run, name="genlock-runtime", daemon=True)
         self._listener = Listener(
@@ -292,6 +293,8 @@ class Runtime:
             self._phases.begins(call.model, call.gen, "fencing", sent)
         self.agent.heard(call, reply, sent, now)
         if not self.agent.refused:
+            if _REDIS in self._errors:
+                _log.info("Redis is back", extra=self._facts("redis-back"))
             self._mended(_REDIS)
         elif self.agent.refused not in self.error_of():
             self._refused(reply)
@@ -302,7 +305,7 @@ class Runtime:
             self._registry.check(reply)
         except GenlockError as error:
             self._met(_REDIS, f"{self.agent.refused}: {error}")
-            _log.error("%s", error)
+            _log.error("%s", error, extra=self._facts("refused"))
 
     def _met(self, subject: str, error: str) -> None:
         """This is wrong from now on, with a model or with Redis."""
@@ -316,7 +319,7 @@ class Runtime:
 
     def _before_beat(self) -> None:
         """What is due about as often as a heartbeat."""
-        self.agent.about = self._about()
+        self._look_at_loads()
         self.stats.heartbeat()
         self.stats.tick()
         expired = self._limits.expired(self._uses(), clock())
@@ -326,7 +329,7 @@ class Runtime:
 
     def _gone(self, call: Call, error: Unavailable) -> None:
         if not self.agent.gone:
-            _log.warning("Redis is gone: %s", error)
+            _log.warning("Redis is gone: %s", error, extra=self._facts("redis-gone"))
         self._met(_REDIS, str(error))
         self.agent.unreachable(call, clock())
         if self.agent.epoch == NO_EPOCH:  # meanwhile the fleet may have had a member: that is read anew
@@ -361,11 +364,18 @@ class Runtime:
                 case Rejected():
                     why = str(command.detail.get("why", "the fleet did not commit it"))
                     self.stats.rejected(command.model, generation=command.key[0], why=why)
+                    facts = self._facts(
+                        "rejected", command.model, command.key, step=command.detail.get("step"), why=why
+                    )
+                    _log.warning(
+                        "model %s: generation %s was not committed: %s", command.model, command.key[0], why, extra=facts
+                    )
                     self._phases.forget(command.model, command.key[0])
                 case Joined():
                     self.stats.lease = self.agent.lease
                 case Expelled():
-                    _log.warning("this worker is no member any more: %s", command.why)
+                    facts = self._facts("expelled", why=command.why)
+                    _log.warning("this worker is no member any more: %s", command.why, extra=facts)
                     if command.why == "evicted":
                         self.stats.evicted()
             self._notify(command)
@@ -398,16 +408,21 @@ class Runtime:
                     self._take_answer(Answered(token, model=error.model, why=str(error)))
             self._drop((error.model,), "lru_bytes")
         self._met(error.model, str(error))  # after the drop: it is why there is nothing
+        _log.warning("%s", error, extra=self._facts("does-not-fit", error.model, command.job.key))
 
     def _cleared(self, command: Clear) -> None:
         for model in self.views:
             if command.model in ("", model):
                 self.stats.dropped(model, "clear")
+                _log.info("model %s: dropped, the whole fleet was told to", model, extra=self._facts("cleared", model))
 
     def _flipped(self, command: Flipped) -> None:
         phases = self._phases.flipped(command.model, command.after[0], clock())
         self.stats.flipped(command.model, phases=phases)
-        _log.info("model %s: generation %s is active here", command.model, command.after[0])
+        seconds = {phase: round(s, 6) for phase, s in phases.items()}
+        before = command.before[0] if command.before else None
+        facts = self._facts("flipped", command.model, command.after, before=before, seconds=seconds)
+        _log.info("model %s: generation %s is active here", command.model, command.after[0], extra=facts)
 
     def _take_done(self, done: Done) -> None:
         job = done.job
@@ -417,6 +432,10 @@ class Runtime:
                 self._mended(job.model)
             self.stats.loaded(job.model, steps=done.loaded.seconds, reload=job.purpose == "refresh")
             seconds = {step: round(s, 6) for step, s in done.loaded.seconds.items()}
+            facts = self._facts(
+                "loaded", job.model, done.key, purpose=job.purpose, seconds=seconds, bytes=done.loaded.bytes
+            )
+            _log.info("model %s: generation %s is loaded", job.model, done.key[0], extra=facts)
             self.agent.loaded(job, done.key, {"seconds": seconds})
         elif done.said:
             # Without Redis that is what is wrong, and a fallback mends nothing; nor does it matter when the model was dropped meanwhile.
@@ -425,7 +444,18 @@ class Runtime:
             outcome: Literal["bad", "failed"] = "bad" if done.said == "bad" else "failed"
             self.stats.load_failed(job.model, outcome=outcome, step=done.step, why=done.why)
             log = _log.debug if job.purpose == "fallback" else _log.warning
-            log("loading %s generation %s: %s at %s: %s", job.model, done.key[0], done.said, done.step, done.why)
+            facts = self._facts(
+                "load-failed", job.model, done.key, purpose=job.purpose, said=done.said, step=done.step, why=done.why
+            )
+            log(
+                "loading %s generation %s: %s at %s: %s",
+                job.model,
+                done.key[0],
+                done.said,
+                done.step,
+                done.why,
+                extra=facts,
+            )
             self.agent.load_failed(job, done.said, {"step": done.step, "why": done.why}, clock())
 
     # --- questions -----------------------------------------------------------------------------------------------
@@ -477,6 +507,7 @@ class Runtime:
                 self.stats.invalidated(model, reason)
             self.stats.dropped(model, reason)  # type: ignore[arg-type]
             self._mended(model)  # what is not held is not wrong here
+            _log.info("model %s: dropped: %s", model, reason, extra=self._facts("dropped", model, why=reason))
         (self.agent.give_way if reason.startswith("lru") else self.agent.drop)(held)
 
     def _publish(self) -> None:
@@ -486,7 +517,7 @@ class Runtime:
         if changed is not None:
             self._publish_map(self.views)  # from here on requests read it; only then is anything sent (R1)
             self.stats.installed(self.views)
-            self.agent.about = self._about()
+            self._look_at_loads()
             self.agent.tell_people()
             for model in changed:
                 self._keep_last_good(model)
@@ -506,8 +537,23 @@ class Runtime:
             pid=os.getpid(),
             started_at=self._started_at,
             last_error=self.last_error,
+            loading=self._told_loading,
             stats=self.stats.summary(),
         )
+
+    def _look_at_loads(self) -> None:
+        """What people see of this worker, as it is now; the next heartbeat carries it if a load has come to another step."""
+        self.stats.held = held_of(self.agent.slots, self._shelf.bytes_of)
+        if self._loads.loading != self._told_loading:
+            self._told_loading = self._loads.loading
+            self.agent.tell_people()
+        self.agent.about = self._about()
+
+    def _facts(self, event: str, model: str | None = None, key: Key | None = None, **more: Any) -> dict[str, Any]:
+        """For `extra` of a log line: see coordinator.logs."""
+        found: dict[str, Any] = {"event": event, "fleet": self._fleet.name, "worker": self.worker, "model": model}
+        found |= {"generation": key[0], "version": key[1]} if key is not None else {}
+        return {name: value for name, value in (found | more).items() if value is not None}
 
     # --- hints ---------------------------------------------------------------------------------------------------
 

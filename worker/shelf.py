@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .limits import Use
 from .orders import Shown
 from .slot import Key
+from .trial import Arms
 from .view import FOREVER, NEVER, View, Views
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ class Shelf:
     def put(self, handle: int, loaded: Loaded) -> None:
         """A job is done; what it loaded stays until it is let go."""
         self._loaded[handle] = loaded
+
+    def bytes_of(self, handle: int) -> int:
+        """Memory of what a job has loaded; 0 when it was let go."""
+        loaded = self._loaded.get(handle)
+        return loaded.bytes if loaded else 0
 
     def show(self, shown: Mapping[str, Shown], now: float) -> tuple[str, ...] | None:
         """Makes `views` anew if they have to show anything else; None: they show just that already.
@@ -58,6 +64,23 @@ class Shelf:
             lease=what.lease or (FOREVER if what.mode == "stale" else NEVER),
             stale=what.mode == "stale",
             used_at=before.used_at if before else now,
+            bytes=loaded.bytes,
+            arms=Arms(what.trial, self._candidate(model, what)) if what.trial is not None else None,
+        )
+
+    def _candidate(self, model: str, what: Shown) -> View | None:
+        """What answers a share of the requests, marked as the candidate beside the active generation, and under its lease."""
+        if what.other is None:
+            return None
+        (number, version), handle = what.other
+        loaded = self._loaded[handle]
+        return View(
+            model=model,
+            payload=loaded.payload,
+            generation=what.key[0],
+            version=version,
+            lease=what.lease or NEVER,
+            candidate=number,
             bytes=loaded.bytes,
         )
 

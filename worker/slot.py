@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ..coordinator.calls import BAD, FAILED, FENCED, READY, Say, State
+from .trial import Trial, Tried
 
 #: (generation, version): what identifies a content of a model; never the number alone.
 Key = tuple[int, str]
@@ -154,6 +155,27 @@ class Slot:
         if state is None or state.cand is None or state.mine is None or not self.confirmed:
             return None
         return (state.cand.gen, state.cand.version)
+
+    def trial(self, member: str, known: Trial | None) -> Trial | None:
+        """What requests with a key are counted for now: a canary, or what is active while it is watched. `known`: the one before, which
+        goes on while it counts the same, also when the candidate is not loaded here for a while: what was reported cannot begin at 0 again.
+        """
+        what = self._tried()
+        if what is None:
+            return None
+        if known is not None and known.key == what.key and known.member == member:
+            return known
+        return Trial(self.model, what, member)
+
+    def _tried(self) -> Tried | None:
+        state, c = self.state, self.state.cand if self.state else None
+        if state is None or self.told is None:
+            return None
+        if state.is_canary and c is not None:
+            policy = c.canary.policy if c.canary else None
+            return Tried((c.gen, c.step, c.share), policy)
+        watch = state.watch
+        return Tried((watch.gen, 0, 0), watch.policy) if watch is not None and watch.gen == self.told.key[0] else None
 
     def found_manifest(self, gen: int, version: str, manifest: str, now: float) -> None:
         """The fleet's manifest of a number. It may be of another content than what is wanted here, which then is asked for again."""

@@ -7,8 +7,8 @@ this room which views there are. A view that went leaves its uses behind, so the
 is told by the runtime and the cache, in the past tense, off the hit path, under one small lock.
 
 `summary()` is `ModelCache.get_stats()`; `detail()` is `get_detailed_stats()` and what `exposition` writes as
-JSON, CSV or Prometheus text. Their keys are promises. Every process has its own figures: behind gunicorn a
-scrape meets one worker of several, so each sample carries the label `worker`.
+JSON, CSV or Prometheus text. Their keys are promises. Every process has its own figures; `siblings` brings
+those of one host together.
 """
 
 from __future__ import annotations
@@ -16,28 +16,21 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .counts import OTHERS, Kinds, Times, add_time, bounded, facts_of
 from .hitrate import LEAST_USES, WINDOW_S, Alarm, HitRate, Window
+from .mixed import StaleSpell
 from .view import NEVER, Lease, View, Views
 
 _log = logging.getLogger(__name__)
 
-#: Seconds; upper bounds of all histograms, in steps of about three: from a call on a unix socket (0.1 ms)
-#: over a mapped load (20 ms) to the longest preparing that is usual (120 s, the default of
-#: GENLOCK_PREPARE_TIMEOUT).
-BUCKETS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0)
 #: Names of models that are remembered, held or not: four times what a worker holds (docs/how-it-works.md: 50). Names
 #: come from requests.
 MAX_NAMES = 200
-#: Reasons, steps, calls and hooks of one kind that are told apart; all that genlock itself uses are fewer.
-MAX_KINDS = 32
-#: Under this name stands what came above the two limits; it cannot be a model's.
-OTHERS = "(others)"
 #: Characters that are kept of a text that says why.
 MAX_WHY = 500
 
@@ -45,53 +38,8 @@ DropReason = Literal["lru_bytes", "lru_count", "ttl", "clear", "invalidate"]
 DROP_REASONS: tuple[DropReason, ...] = ("lru_bytes", "lru_count", "ttl", "clear", "invalidate")
 LoadOutcome = Literal["ok", "failed", "bad"]
 LOAD_OUTCOMES: tuple[LoadOutcome, ...] = ("ok", "failed", "bad")
-
-
-class Times:
-    """How often something took how long: count, sum, last and a histogram over `BUCKETS_S`."""
-
-    __slots__ = ("_counts", "last_s", "sum_s")
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(BUCKETS_S) + 1)
-        self.sum_s = 0.0
-        self.last_s: float | None = None
-
-    def add(self, seconds: float) -> None:
-        self._counts[bisect_left(BUCKETS_S, seconds)] += 1
-        self.sum_s += seconds
-        self.last_s = seconds
-
-    def facts(self) -> dict[str, Any]:
-        """Buckets are cumulative, as Prometheus has them: how many took at most so many seconds."""
-        buckets, count = {}, 0
-        for bound, more in zip((*map(str, BUCKETS_S), "+Inf"), self._counts, strict=True):
-            count += more
-            buckets[bound] = count
-        return {"count": count, "sum_s": self.sum_s, "last_s": self.last_s, "buckets": buckets}
-
-
-class Kinds(dict[str, int]):
-    """Counts by kind. At most `MAX_KINDS` of them: what else comes is counted as `OTHERS`."""
-
-    def __init__(self, known: Iterable[str] = ()) -> None:
-        super().__init__(dict.fromkeys(known, 0))
-
-    def add(self, kind: str) -> None:
-        kind = _bounded(self, kind)
-        self[kind] = self.get(kind, 0) + 1
-
-
-def _bounded(known: Mapping[str, Any], kind: str) -> str:
-    return kind if kind in known or len(known) < MAX_KINDS else OTHERS
-
-
-def _time(times: dict[str, Times], kind: str, seconds: float) -> None:
-    times.setdefault(_bounded(times, kind), Times()).add(seconds)
-
-
-def _facts(times: Mapping[str, Times]) -> dict[str, Any]:
-    return {kind: value.facts() for kind, value in times.items()}
+#: Model → active, candidate or warm → its generation, and the bytes of its payload.
+Held = Mapping[str, Mapping[str, Mapping[str, int]]]
 
 
 @dataclass(slots=True)
@@ -113,36 +61,49 @@ class ModelStats:
     load_steps: dict[str, Times] = field(default_factory=dict)
     flip_phases: dict[str, Times] = field(default_factory=dict)
     waits: Times = field(default_factory=Times)
+    mixed: Times = field(default_factory=Times)
+    spell: StaleSpell = field(default_factory=StaleSpell)
     loaded_at: float | None = None
     flipped_at: float | None = None
     last_load_failure: dict[str, Any] | None = None
     last_rejection: dict[str, Any] | None = None
     last_error: dict[str, Any] | None = None
 
-    def retire(self, view: View) -> None:
+    def retire(self, view: View, *, dropped: bool) -> None:
         self.retired += view.uses
         self.stale_answers += view.uses if view.stale else 0
         self.used_at = max(self.used_at, view.used_at)
+        if dropped:
+            self.spell = StaleSpell()
 
-    def facts(self, view: View | None, *, used_at: float | None) -> dict[str, Any]:
+    def shows(self, view: View, now: float) -> None:
+        """A view was installed, at a moment of the worker's clock."""
+        seconds = self.spell.shows(view, now)
+        if seconds is not None:
+            self.mixed.add(seconds)
+
+    def facts(self, view: View | None, held: Mapping[str, Any], *, used_at: float | None) -> dict[str, Any]:
         rate = HitRate(self.retired + (view.uses if view else 0), self.misses)
         return {
             "generation": view.generation if view else None,
             "version": view.version if view else None,
             "bytes": view.bytes if view else 0,
+            "stale": view.stale if view else None,
+            "held": held,
             "hits": rate.hits,
             "misses": rate.misses,
             "hit_rate": rate.value,
             "asks": self.asks,
             "stale_answers": self.stale_answers + (view.uses if view and view.stale else 0),
+            "mixed": self.mixed.facts(),
             "waits": self.waits.facts(),
             "loads": dict(self.loads),
             "reloads": self.reloads,
-            "load_steps": _facts(self.load_steps),
+            "load_steps": facts_of(self.load_steps),
             "invalidations": dict(self.invalidations),
             "drops": dict(self.drops),
             "flips": self.flips,
-            "flip_phases": _facts(self.flip_phases),
+            "flip_phases": facts_of(self.flip_phases),
             "rejected": self.rejected,
             "errors": self.errors,
             "loaded_at": self.loaded_at,
@@ -159,16 +120,20 @@ class Stats:
 
     `clock` is the worker's (seconds, `view.clock`), `wall` gives unix seconds (`time.time`) for moments that
     people read, `worker` is the name of this process in labels: the same as long as it lives, such as
-    `host:pid`. A lock does not survive a fork: a child makes a Stats of its own (R12).
+    `host:pid`; `fleet`: whose worker it is. A lock does not survive a fork: a child makes a Stats of its own (R12).
     """
 
-    def __init__(self, *, clock: Callable[[], float], wall: Callable[[], float], worker: str = "") -> None:
-        self.worker = worker
+    def __init__(
+        self, *, clock: Callable[[], float], wall: Callable[[], float], worker: str = "", fleet: str = ""
+    ) -> None:
+        self.worker, self.fleet = worker, fleet
         self._clock = clock
         self._wall = wall
         self._started = clock()
         #: The lease of the present membership; the runtime's thread sets it.
         self.lease: Lease = NEVER
+        #: What is loaded; replaced as a whole by the runtime's thread.
+        self.held: Held = {}
         self._lock = threading.Lock()
         #: All below is written under the lock. The map of views is the one that `installed` was told of last.
         self._views: Views = {}
@@ -177,8 +142,10 @@ class Stats:
         self._alarms: list[Alarm] = []
         self._redis: dict[str, Kinds] = {}
         self._redis_times: dict[str, Times] = {}
+        self._redis_up: bool | None = None
         self._hook_errors = Kinds()
         self._process = Counter(heartbeats=0, evictions=0, epochs=0, resubscriptions=0)
+        self._rung = 0  # alarms on the hit rate
         self._epoch: int | None = None
 
     # --- what requests do; hits are on the views -----------------------------------------------------------
@@ -214,10 +181,14 @@ class Stats:
     def installed(self, views: Views) -> None:
         """The runtime has replaced the map of views. A view that went must not be installed again."""
         with self._lock:
-            for name, view in self._views.items():
+            now, before = self._clock(), self._views
+            for name, view in before.items():
                 if views.get(name) is not view:
-                    self._model(name).retire(view)
+                    self._model(name).retire(view, dropped=name not in views)
             self._views = views
+            for name, view in views.items():
+                if before.get(name) is not view:
+                    self._model(name).shows(view, now)
 
     def loaded(self, model: str, *, steps: Mapping[str, float], reload: bool = False) -> None:
         """A generation was loaded; seconds by step. `reload`: it was held already, and was loaded afresh."""
@@ -227,7 +198,7 @@ class Stats:
             record.reloads += reload
             record.loaded_at = self._wall()
             for step, seconds in steps.items():
-                _time(record.load_steps, step, seconds)
+                add_time(record.load_steps, step, seconds)
 
     def load_failed(self, model: str, *, outcome: Literal["failed", "bad"], step: str, why: str) -> None:
         """A load ended at `step`: "failed" may be tried again, "bad" is a verdict on verified bytes (R13)."""
@@ -251,7 +222,7 @@ class Stats:
             record.flips += 1
             record.flipped_at = self._wall()
             for phase, seconds in phases.items():
-                _time(record.flip_phases, phase, seconds)
+                add_time(record.flip_phases, phase, seconds)
 
     def rejected(self, model: str, *, generation: int, why: str) -> None:
         """The fleet rejected a candidate."""
@@ -265,9 +236,10 @@ class Stats:
     def redis_called(self, call: str, seconds: float, *, ok: bool) -> None:
         """One call of the registry, by the name of its script."""
         with self._lock:
-            call = _bounded(self._redis, call)
+            self._redis_up = ok
+            call = bounded(self._redis, call)
             self._redis.setdefault(call, Kinds(("ok", "failed"))).add("ok" if ok else "failed")
-            _time(self._redis_times, call, seconds)
+            add_time(self._redis_times, call, seconds)
 
     def heartbeat(self) -> None:
         self._happened("heartbeats")
@@ -319,6 +291,7 @@ class Stats:
         rate = self.window_hit_rate()
         with self._lock:
             ringing = [alarm for alarm in self._alarms if alarm.rings(rate)]
+            self._rung += len(ringing)
         for alarm in ringing:
             try:
                 alarm.callback(rate)
@@ -341,9 +314,11 @@ class Stats:
                 **self._summary(),
                 "process": {
                     **self._process,
+                    "fleet": self.fleet,
                     "epoch": self._epoch,
+                    "redis_up": self._redis_up,
                     "redis_calls": {call: dict(counts) for call, counts in self._redis.items()},
-                    "redis_times": _facts(self._redis_times),
+                    "redis_times": facts_of(self._redis_times),
                     "hook_errors": dict(self._hook_errors),
                 },
                 "models": {name: self._model_facts(name) for name in sorted({*self._models, *self._views})},
@@ -353,6 +328,7 @@ class Stats:
         now, rate, records = self._clock(), self._totals(), tuple(self._models.values())
         return {
             "worker": self.worker,
+            "at": self._wall(),
             "uptime_s": now - self._started,
             "lease_s": max(0.0, self.lease.deadline - now),
             "held": len(self._views),
@@ -362,6 +338,9 @@ class Stats:
             "hit_rate": rate.value,
             "window_s": WINDOW_S,
             "window_hit_rate": self._window.sample(now, rate).value,
+            "hit_rate_threshold": max((alarm.threshold for alarm in self._alarms), default=None),
+            "hit_rate_low": any(not alarm.armed for alarm in self._alarms) if self._alarms else None,
+            "hit_rate_alarms": self._rung,
             "asks": sum(record.asks for record in records),
             "stale_answers": sum(record.stale_answers for record in records)
             + sum(view.uses for view in self._views.values() if view.stale),
@@ -387,7 +366,7 @@ class Stats:
         view, record = self._views.get(name), self._models.get(name, ModelStats())
         used = max(record.used_at, view.used_at if view else -math.inf)
         unix = None if used == -math.inf else self._wall() - (self._clock() - used)
-        return record.facts(view, used_at=unix)
+        return record.facts(view, self.held.get(name, {}), used_at=unix)
 
     def _totals(self) -> HitRate:
         live = sum(view.uses for view in self._views.values())

@@ -48,10 +48,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # The clock of leases is the clock of watchers (R5): there is one definition of it.
 from ..coordinator.clock import clock
+
+if TYPE_CHECKING:
+    from .trial import Arms
 
 __all__ = ["FOREVER", "NEVER", "Lease", "View", "Views", "clock"]
 
@@ -105,6 +108,7 @@ class View:
     """
 
     __slots__ = (
+        "arms",
         "bytes",
         "candidate",
         "generation",
@@ -129,6 +133,8 @@ class View:
     #: When a canary answers: the candidate's generation, whose `payload` and `version` these are;
     #: `generation` is the active one.
     candidate: int | None
+    #: A canary is on, or this generation is watched after one: what answers a request with a key, and counts it. See trial.
+    arms: Arms | None
     #: How often requests answered from this object, and when last (seconds on the worker's clock, -inf:
     #: never). Requests write both.
     uses: int
@@ -149,7 +155,9 @@ class View:
         uses: int = 0,
         used_at: float = _PAST,
         bytes: int = 0,
+        arms: Arms | None = None,
     ) -> None:
+        self.arms = arms
         self.model = model
         self.payload = payload
         self.generation = generation
@@ -188,6 +196,12 @@ class View:
             used_at=self.used_at,
             bytes=self.bytes,
         )
+
+    def score(self, value: float) -> None:
+        """The user's own judgement of this answer, higher is better: it counts while a canary compares two generations."""
+
+    def ended(self, *, failed: bool) -> None:
+        """The request is over: it counts likewise."""
 
     def __enter__(self) -> View:
         return self

@@ -56,8 +56,8 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
     dtype: str | dict[str, str] | None = None
 
 
-class Evaluation(msgspec.Struct):
-    """The body of an answer."""
+class Evaluation(msgspec.Struct, omit_defaults=True):
+    """The body of an answer. `candidate`: of a canary's answer, the generation that gave it beside the active one."""
 
     model: str
     outputs: Any
@@ -65,6 +65,7 @@ class Evaluation(msgspec.Struct):
     version: str
     worker: str
     stale: bool
+    candidate: int | None = None
 
 
 _BODY = msgspec.json.Decoder(Body)

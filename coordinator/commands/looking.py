@@ -108,6 +108,8 @@ def said_of_model(model: ModelStatus, now: float) -> list[str | Table]:
         "by": model.author,
         "message": model.message,
         "candidate": _candidate(model, now),
+        **_figures(model),
+        "watched": _watched(model, now),
         "next": _waiting(model),
         "pinned": _pinned(model, now),
         "unproven": "no worker has loaded it yet" if model.unproven else "",
@@ -191,6 +193,8 @@ def _in_work(model: ModelStatus) -> str:
     c = model.candidate
     if c is None:
         return ""
+    if c.share is not None:
+        return f"canary {c.generation}: {c.share * 100:g} % of the requests with a key"
     told = c.ready + c.awaited + c.failed + c.fenced
     done = f"{c.fenced} of {told} fenced" if model.phase == "fencing" else f"{c.ready} of {told} ready"
     return f"{model.phase} {c.generation}: {done}" + (f", {c.failed} failed" if c.failed else "")
@@ -202,6 +206,29 @@ def _candidate(model: ModelStatus, now: float) -> str:
         return ""
     left = f"{words.took(c.deadline - now)} left" if c.deadline > now else "its time is over"
     return joined(f"{_in_work(model)}, {left}", f"version {words.short(c.version)}", f"by {c.by}")
+
+
+def _figures(model: ModelStatus) -> dict[str, str]:
+    """What is compared, a line for each group."""
+    found = model.candidate.figures if model.candidate else None
+    found = found or (model.watch.figures if model.watch else None) or {}
+    names = {"candidate": "tried", "active": "against"}
+    return {name: figures_said(found[group]) for group, name in names.items() if group in found}
+
+
+def figures_said(group: dict[str, Any]) -> str:
+    """What one group of a canary has done, in words."""
+    p95 = f"p95 {group['p95_s'] * 1000:.3g} ms" if group["p95_s"] is not None else ""
+    score = f"score {group['score']:.4g}" if group["score"] is not None else ""
+    return joined(words.counted(group["requests"], "request"), words.counted(group["errors"], "error"), p95, score)
+
+
+def _watched(model: ModelStatus, now: float) -> str:
+    if model.watch is None or model.watch.until <= now:
+        return ""
+    return (
+        f"for {words.took(model.watch.until - now)} more: its policy rolls it back if it does worse than the one before"
+    )
 
 
 def _waiting(model: ModelStatus) -> str:

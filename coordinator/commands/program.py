@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import CommandBroken, GenlockError
-from . import deciding, looking, output, publishing, upkeep
+from . import checking, deciding, looking, output, publishing, serving, top, upkeep
 from .progress import INTERRUPTED, Interrupted
 from .session import with_session
 
@@ -32,6 +32,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "workers": looking.workers,
     "history": looking.history,
     "events": looking.events,
+    "top": top.top,
+    "promote": publishing.promote,
     "rollback": publishing.rollback,
     "abort": deciding.abort,
     "pin": deciding.pin,
@@ -40,7 +42,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "refresh": deciding.refresh,
     "verify": upkeep.verify,
     "gc": upkeep.gc,
+    "doctor": checking.doctor,
     "redis": upkeep.redis,
+    "admin": serving.admin,
 }
 
 #: What typer raises for a wrong command line; the class has a public name in some of its versions only.

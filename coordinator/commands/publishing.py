@@ -1,4 +1,4 @@
-"""`genlock publish` and `genlock rollback`: the commands that wait for a flip."""
+"""`genlock publish`, `promote` and `rollback`: the commands that wait for a flip."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..flip import CANARY
 from ..manifest import NAME
 from ..settings import seconds
 from . import words
@@ -53,6 +54,23 @@ def publish(
     ] = None,
     now: Annotated[bool, typer.Option("--now", help="Stop the candidate that is in work.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Try a version again that was found bad.")] = False,
+    canary: Annotated[
+        str | None,
+        typer.Option(metavar="SHARES", help="First answer so many of the requests with a key: 5%, or steps: 5%,25%."),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIMITS",
+            help="Let the figures decide on the canary: errors=1%,latency=1.25,score=0.02,requests=200,seconds=10, any of them.",
+        ),
+    ] = None,
+    canary_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TIME", parser=read_seconds, help="Longest time of a step of the canary: 30m; default 1h."
+        ),
+    ] = None,
     message: Annotated[
         str, typer.Option("--message", "-m", metavar="TEXT", help="What people should know of it.")
     ] = "",
@@ -60,7 +78,8 @@ def publish(
     """Publish a checkpoint as the next generation of a model.
 
     Waits until every worker that holds the model has loaded it and all of them have changed to it, or until the fleet has decided
-    against it (exit status 3); then what was active stays active.
+    against it (exit status 3); then what was active stays active. With --canary and no --policy it returns when the canary has begun;
+    `genlock promote` and `genlock abort` decide.
     """
     what = artifacts_of(path)
     with FlipBars(model) as bars:
@@ -73,9 +92,28 @@ def publish(
             wait=wait,
             now=now,
             force=force,
+            canary=canary,
+            policy=policy,
+            canary_timeout=canary_timeout,
             message=message,
             progress=bars,
         )
+    session.show(flip, lambda: said_of(flip))
+
+
+def promote(
+    session: Session,
+    model: Model,
+    share: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Of the requests with a key: 25%; unset: all, it is committed.")
+    ] = None,
+    wait: Wait = True,
+    timeout: Timeout = None,
+    why: Annotated[str, typer.Option("--message", "-m", metavar="WHY", help="Why; it stands in the audit log.")] = "",
+) -> None:
+    """Give a canary a greater share of requests, or commit it."""
+    with FlipBars(model) as bars:
+        flip = session.fleet.promote(model, share, why=why, wait=wait, timeout=timeout, progress=bars)
     session.show(flip, lambda: said_of(flip))
 
 
@@ -133,6 +171,11 @@ def said_of(flip: Flip) -> list[str]:
             f"{flip.model}: version {version} waits behind the candidate that is in work; `genlock status {flip.model}`"
         ]
     generation = f"{flip.model}: generation {flip.generation} ({version})"
+    if flip.outcome == CANARY:
+        return [
+            f"{generation} answers a share of the requests with a key; `genlock status {flip.model}` shows how it does,"
+            f" `genlock promote {flip.model}` and `genlock abort {flip.model}` decide"
+        ]
     if flip.outcome != "committed":
         return [
             f"{generation} is {flip.outcome}; the fleet goes on by itself, `genlock status {flip.model}` shows how far it is"
@@ -143,7 +186,7 @@ def said_of(flip: Flip) -> list[str]:
 
 def _times(flip: Flip) -> str:
     """How long each phase took; without a worker there was none to get ready."""
-    phases = {"stage": "staged", "prepare": "prepared", "fence": "fenced", "total": "in all"}
+    phases = {"stage": "staged", "prepare": "prepared", "canary": "tried", "fence": "fenced", "total": "in all"}
     happened = [name for name in phases if name in flip.seconds and (flip.workers or name in ("stage", "total"))]
     told = [f"{phases[name]} {words.took(flip.seconds[name])}" for name in happened]
     return "  " + joined(words.size(flip.size), *told)

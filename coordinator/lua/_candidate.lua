@@ -1,14 +1,16 @@
--- Every transition of a candidate: propose → preparing → fencing → committed, or rejected, aborted, superseded; what is kept of
--- each; and tasks. Prepended to each operation after _model.lua; works on memory, flush() writes.
+-- Every transition of a candidate: propose → preparing (→ canary) → fencing → committed, or rejected, aborted, superseded; what is kept
+-- of each; and tasks. Prepended to each operation after _model.lua; works on memory, flush() writes.
 
 local KEPT_COMMITTED, KEPT_POISON, KEPT_GENERATIONS = 64, 64, 256
 local KEPT_ANSWERS = 1000  -- workers' answers that an outcome lists
 local FENCING_LEASES = 3   -- R8
+local WATCH_MS = 600000    -- how long a generation is watched by the policy of its canary: what shows later is no matter of the change
 local ROLLBACK_MS = 120000 -- time to prepare of a rollback that nobody asked for
 
 -- What ended, and how ---------------------------------------------------------------------------------------------
 
 local function outcome_field(name, gen) return field_of(name, gen, 'o') end
+local function sums_field(name, gen, step) return '=' .. NUL .. name .. NUL .. gen .. NUL .. step end
 local function manifest_field(name, gen) return field_of(name, gen, 'm') end
 
 local function bounded(map, most)
@@ -62,18 +64,19 @@ local function answers_of(name, c)
 end
 
 local function note_outcome(name, c, outcome, facts)
+  local why = facts.why or text_of(c.why) -- of a rollback that is committed: why somebody wanted it
   local row = {
     outcome = outcome, version = c.version, request = c.request, by = c.by, rollback = c.rollback,
-    started = c.started, fencing = c.fenced_at, ended = whole(now_ms()), workers = answers_of(name, c),
-    why = facts.why, step = facts.step, worker = facts.worker, unproven = facts.unproven,
+    started = c.started, tried = text_of(c.tried_at), fencing = c.fenced_at, ended = whole(now_ms()), workers = answers_of(name, c),
+    why = why, step = facts.step, worker = facts.worker, unproven = facts.unproven,
   }
   write('HSET', generations_key, outcome_field(name, c.gen), cjson.encode(row))
   put_answer(name, c.request, {
     verdict = 'ok', state = outcome, generation = c.gen, version = c.version, target = c.rollback,
-    why = facts.why, step = facts.step, worker = facts.worker,
+    why = why, step = facts.step, worker = facts.worker,
   })
   log(outcome, name, {
-    generation = c.gen, version = c.version, by = c.by, why = facts.why, step = facts.step, worker = facts.worker,
+    generation = c.gen, version = c.version, by = c.by, why = why, step = facts.step, worker = facts.worker,
     rollback = c.rollback, request = c.request, unproven = facts.unproven,
   })
 end
@@ -181,10 +184,25 @@ local function take_next(name)
   put_answer(name, p.request, {verdict = 'ok', state = 'aborted', version = p.version, why = 'Redis lost its manifest'})
 end
 
+-- What was counted of a canary, or of a generation that is watched, is not needed any more.
+local function forget_figures(name, gen)
+  local prefix, gone = sums_field(name, gen, ''), {}
+  for _, field in ipairs(redis.call('HKEYS', waiting_key)) do
+    if field:sub(1, #prefix) == prefix then gone[#gone + 1] = field end
+  end
+  write_many('HDEL', waiting_key, gone, 1)
+end
+
+local function stop_watch(name)
+  forget_figures(name, records[name].watch.gen)
+  records[name].watch = nil
+end
+
 local function finish(name, outcome, facts)
   local record = records[name]
   local c = record.cand
   record.cand = nil
+  if c.canary then forget_figures(name, c.gen) end
   -- A rollback that came to nothing leaves its pin, at what stays active: who asked for it did not want the trainer's next save.
   if record.pin and record.pin.gen == c.gen and outcome ~= 'committed' then record.pin.gen = record.active and record.active.gen end
   note_outcome(name, c, outcome, facts)
@@ -197,16 +215,45 @@ local function commit(name)
   local c = record.cand
   local unproven = c.had == 0 and 1 or nil
   if c.rollback and record.active then mark_left(record, record.active.version) end
+  local base = c.canary and c.canary.policy and c.step and redis.call('HGET', waiting_key, sums_field(name, c.gen, c.step))
   record.active = {gen = c.gen, version = c.version, epoch = whole(fleet.epoch), at = whole(now_ms()), poison = c.poison, unproven = unproven}
   remember_committed(name, c)
+  if record.watch then stop_watch(name) end
+  if base then
+    record.watch = {gen = c.gen, policy = c.canary.policy, base = base}
+    arm(record.watch, WATCH_MS)
+  end
   finish(name, 'committed', {unproven = unproven})
 end
 
 local function reject(name, facts) finish(name, 'rejected', facts) end
 
+-- Whether enough of who holds now are ready.
+local function agreed(c)
+  return c.ready > 0 and c.ready >= tonumber(c.agreement) * (c.awaited + c.ready + c.failed) - 1e-9
+end
+
+-- One step of a canary: this share of the requests, from now on.
+local function take_step(name, step, share)
+  local c = records[name].cand
+  c.phase, c.step, c.share, c.step_at = 'canary', whole(step), share, whole(now_ms())
+  arm(c, tonumber(c.canary.length))
+  log('canary', name, {generation = c.gen, version = c.version, share = share / ALL, step = c.step, ready = c.ready, by = c.by})
+  changed(name)
+end
+
+local function begin_canary(name)
+  local c, w = records[name].cand, records[name].watch
+  if w then forget_figures(name, w.gen) end -- workers count one thing at a time: when the watch goes on, all of them begin at 0
+  c.tried_at = whole(now_ms())
+  take_step(name, 1, c.canary.steps[1])
+  put_answer(name, c.request, {verdict = 'ok', state = 'canary', generation = c.gen, version = c.version})
+end
+
 local function begin_fencing(name)
   local c = records[name].cand
   c.phase, c.fenced_at = 'fencing', whole(now_ms())
+  if c.canary then put_answer(name, c.request, {verdict = 'ok', state = 'candidate', generation = c.gen, version = c.version}) end
   arm(c, FENCING_LEASES * fleet.lease)
   log('fencing', name, {generation = c.gen, ready = c.ready, failed = c.failed, awaited = c.awaited})
   changed(name)
@@ -268,9 +315,16 @@ function progress(name)
   if c.had == 0 and c.phase == 'preparing' then return commit(name) end
   local late = expired(c)
   if c.phase == 'preparing' then
-    local judged = c.awaited + c.ready + c.failed
-    local agreed = c.ready > 0 and c.ready >= tonumber(c.agreement) * judged - 1e-9
-    if agreed and (c.awaited == 0 or late) then return begin_fencing(name) end
+    if agreed(c) and (c.awaited == 0 or late) then
+      if c.canary and record.active then return begin_canary(name) end -- with nothing active there is nobody to compare with
+      return begin_fencing(name)
+    end
+  elseif c.phase == 'canary' then
+    if late then
+      local why = string.format('nobody promoted it from %g %% within %g s', c.share / ALL * 100, tonumber(c.canary.length) / 1000)
+      return finish(name, 'aborted', {step = 'canary', why = why})
+    end
+    return
   elseif unfenced(c) == 0 then
     return commit(name)
   end
@@ -288,7 +342,7 @@ local function remove_entry(name, id, died)
   count(c, state, -1)
   drop_entry(field)
   touch(name)
-  if died and c.phase == 'preparing' and (state == 'awaited' or state == 'late') then
+  if died and c.phase ~= 'fencing' and (state == 'awaited' or state == 'late') then
     c.died = c.died + 1
     if c.died >= 2 then
       return reject(name, {step = 'load', why = 'two members died before they had answered'})

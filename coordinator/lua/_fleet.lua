@@ -218,6 +218,7 @@ local function carry_models_over()
         if type(record[place]) == 'table' then abort_old(all[i], record[place]) end
         record[place] = nil
       end
+      record.watch = nil -- what it counted is gone
       record.rev = '1'
       rows[#rows + 1] = all[i]
       rows[#rows + 1] = cjson.encode(record)

@@ -4,14 +4,19 @@
 -- Record (JSON in models; whole numbers as text, see whole()):
 --   rev, next          revision of its last change; next number
 --   active             {gen, version, epoch, at, unproven}: the number, its content, the epoch and ms of its commit
---   cand               {gen, version, poison, phase, request, by, agreement, length, deadline, started, fenced_at, had, died,
---                       awaited, late, ready, failed, fenced, rollback}: counts are of entries in that state
+--   cand               {gen, version, poison, phase, request, by, agreement, length, deadline, started, tried_at, fenced_at, had, died,
+--                       awaited, late, ready, failed, fenced, rollback, canary, step, share, step_at}: counts are of entries in that state
+--     canary           {steps, length, policy}: shares of requests in ten-thousandths, one for each step; ms that a step may take; the
+--                       policy that promotes or aborts, a text that only workers read; step, share, step_at: where it is, since when
+--   watch              {gen, deadline, length, policy, base}: the active generation is watched by the policy of its canary; base: what the
+--                       generation before it counted, JSON
 --   waits              the next proposal: what becomes cand; `force`: though its content may be poisoned
 --   pin, poison        {by, at, why}; "version:golden" → {why, by, at}
 --   committed          generation → {version, poison, left}: the ways back; left: a rollback went away from it
 --   requests           the last 64 request ids, oldest first, by a space
 --
 -- Fields of waiting:      name NUL generation NUL id → state, a space, JSON of the answer    # NUL task NUL id → likewise
+--                         = NUL name NUL generation NUL step → the figures of all members    … NUL step NUL id → those of one, JSON
 -- Fields of generations:  name NUL generation NUL m (manifest) | o (outcome)    name NUL next NUL m    name NUL r NUL request
 
 local KEPT_REQUESTS = 64 -- answers to requests that are known by their ids (R10)
@@ -32,20 +37,55 @@ local function sane_active(a)
   return a
 end
 
+local ALL = 10000    -- what a share is a part of
+local MOST_STEPS = 16 -- of a canary
+
+local function sane_canary(found)
+  if type(found) ~= 'table' or type(found.steps) ~= 'table' or not number_of(found.length) then return nil end
+  local steps, before = {}, 0
+  for i = 1, math.min(#found.steps, MOST_STEPS + 1) do
+    local share = number_of(found.steps[i])
+    if not share or share <= before or share >= ALL then return nil end
+    steps[i], before = share, share
+  end
+  if #steps == 0 or #steps > MOST_STEPS then return nil end
+  return {steps = steps, length = whole(number_of(found.length)), policy = text_of(found.policy)}
+end
+
 local function sane_proposal(p)
   if type(p) ~= 'table' or not (text_of(p.request) and text_of(p.version)) then return nil end
-  if not (tonumber(p.agreement) and number_of(p.length)) then return nil end
+  local agreement = tonumber(p.agreement)
+  if not (agreement and agreement > 0 and agreement <= 1 and number_of(p.length)) then return nil end
   local back = number_of(p.rollback)
   p.by, p.poison, p.rollback = text_of(p.by) or '?', text_of(p.poison) or '', back and whole(back)
+  if p.canary ~= nil then
+    p.canary = sane_canary(p.canary)
+    if not p.canary then return nil end -- better no candidate than one for everybody
+  end
   return p
 end
 
+local PHASES = {preparing = true, canary = true, fencing = true}
+
 local function sane_candidate(c)
-  if not (sane_proposal(c) and (c.phase == 'preparing' or c.phase == 'fencing') and counted(c, COUNTS)) then return nil end
+  if not (sane_proposal(c) and PHASES[text_of(c.phase) or ''] and counted(c, COUNTS)) then return nil end
   local gen, deadline = number_of(c.gen), number_of(c.deadline)
   if not (gen and gen >= 1 and deadline) then return nil end
   c.gen, c.deadline, c.started = whole(gen), whole(deadline), whole(number_of(c.started) or 0)
+  local step, step_at = number_of(c.step), number_of(c.step_at)
+  c.share, c.step, c.step_at = number_of(c.share), step and whole(step), step_at and whole(step_at)
+  local is_whole = c.canary and c.step and c.step_at and c.share and c.share > 0 and c.share < ALL
+  if c.phase == 'canary' and not is_whole then return nil end
   return c
+end
+
+local function sane_watch(w)
+  local gen = type(w) == 'table' and number_of(w.gen)
+  if not (gen and number_of(w.deadline) and number_of(w.length) and text_of(w.policy)) then return nil end
+  return {
+    gen = whole(gen), deadline = whole(number_of(w.deadline)), length = whole(number_of(w.length)),
+    policy = w.policy, base = text_of(w.base),
+  }
 end
 
 -- A pin stays one, whoever made it: proposals would be let in that nobody wanted.
@@ -79,7 +119,8 @@ local function sane(record)
   if not following then return nil end
   record.rev = whole(number_of(record.rev) or 0)
   record.active, record.cand, record.waits = sane_active(record.active), sane_candidate(record.cand), sane_proposal(record.waits)
-  record.pin, record.requests = sane_pin(record.pin), text_of(record.requests)
+  record.pin, record.requests, record.watch = sane_pin(record.pin), text_of(record.requests), sane_watch(record.watch)
+  if record.watch and not (record.active and record.active.gen == record.watch.gen) then record.watch = nil end
   record.poison, record.committed = sane_rows(record.poison, is_poisoned), sane_rows(record.committed, is_committed)
   for _, place in ipairs({'active', 'cand'}) do
     if record[place] then following = math.max(following, tonumber(record[place].gen) + 1) end

@@ -10,11 +10,13 @@ local function state(name, id)
   local out = {
     rev = record.rev, phase = c and c.phase or 'idle', active = record.active, pin = record.pin,
     poison = record.poison and filled(record.poison), waits = record.waits and record.waits.request,
+    watch = record.watch and {gen = record.watch.gen, policy = record.watch.policy, deadline = record.watch.deadline},
   }
   if c then
     out.cand = {
       gen = c.gen, version = c.version, request = c.request, by = c.by, deadline = c.deadline, started = c.started,
       awaited = c.awaited, late = c.late, ready = c.ready, failed = c.failed, fenced = c.fenced, rollback = c.rollback,
+      canary = c.canary, share = c.share, step = c.step, step_at = c.step_at,
     }
     if id then out.mine = entry(field_of(name, c.gen, id)) end
   end
@@ -40,8 +42,8 @@ local function is_waited(field, said)
 end
 
 local function still_waited(id)
-  for tid in pairs(fleet.tasks) do
-    if entry(field_of('#', tid, id)) == 'awaited' then return true end
+  for tid, task in pairs(fleet.tasks) do
+    if not task.ended and entry(field_of('#', tid, id)) == 'awaited' then return true end
   end
   local _, names = list_of(id)
   for name in pairs(names) do
@@ -66,9 +68,10 @@ local function watch(asked)
   end
   if n < NAMED then
     -- A hash of fewer fields than asked for comes whole and always in the same order: begin elsewhere each time.
-    local sample = redis.call('HRANDFIELD', waiting_key, 8 * NAMED, 'WITHVALUES')
+    local sample = redis.call('HRANDFIELD', waiting_key, 3 * NAMED, 'WITHVALUES')
     local size = #sample / 2
     for k = 1, size do
+      if n >= NAMED then break end
       local i = 2 * ((k + fleet.beat) % size) + 1
       local said = sample[i] ~= '@' and sample[i + 1]:match('^%a+')
       if said and is_waited(sample[i], said) then add(sample[i]:match('%z([^%z]+)$')) end

@@ -45,7 +45,7 @@ local function of_candidate(c)
     reject(name, about)
   elseif said == 'fenced' then
     if c.phase == 'fencing' then move_entry(c, field, before, 'fenced', detail) end
-  elseif c.phase == 'preparing' and (said == 'ready' or before == 'awaited') then
+  elseif c.phase ~= 'fencing' and (said == 'ready' or before == 'awaited') then
     move_entry(c, field, before, said, detail)
   end
   touch(name)

@@ -3,7 +3,7 @@
 -- ARGV      9 id   10 counter of this list   11… models
 -- Verdicts  ok: states of the list's models (also for the same counter again)    unknown: no member    old: a later list is known
 -- Keeps     a late copy changes nothing (R10); who drops a model is not waited for any more, and stopped using its lease before (R1);
---           who starts to hold while preparing may get ready and is not waited for (`late`), while fencing gets no entry (R4)
+--           who starts to hold while preparing or in a canary may get ready and is not waited for (`late`), while fencing gets no entry (R4)
 
 local early = guard()
 if early then return early end
@@ -21,7 +21,7 @@ if counter > known then
   for name in pairs(names) do
     local record = not before[name] and model(name)
     local c = record and record.cand
-    if c and c.phase == 'preparing' then
+    if c and c.phase ~= 'fencing' then
       count(c, 'late', 1)
       put_entry(field_of(name, c.gen, id), 'late')
       touch(name)

@@ -8,6 +8,7 @@ if early then return early end
 
 stop_all('pinned by ' .. by)
 if why == '' and record.pin then why = record.pin.why or '' end
+if record.watch then stop_watch(name) end -- what somebody wants to stay no policy takes back
 record.pin = {by = by, why = why, at = whole(now_ms()), gen = expected}
 log('pinned', name, {generation = expected, by = by, why = why})
 changed(name)

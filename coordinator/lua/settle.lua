@@ -8,9 +8,17 @@ if early then return early end
 local KEPT_TASKS_MS = 60000 -- what a finished task found stays that long for who asked for it
 
 for _, name in ipairs(redis.call('HKEYS', models_key)) do
-  if name ~= '@' and model(name) and model(name).cand then
+  local record = name ~= '@' and model(name)
+  if record and record.cand then
     touch(name)
     progress(name)
+  end
+  if record and record.watch then
+    touch(name)
+    if expired(record.watch) then
+      stop_watch(name)
+      changed(name)
+    end
   end
 end
 
@@ -31,7 +39,10 @@ for _, tid in ipairs(tids) do settle_task(tid, fleet.tasks[tid]) end
 set('deadline', 0)
 set('longest', 0)
 for name, record in pairs(records) do
-  if record and record.cand then remember_deadline(tonumber(record.cand.deadline), tonumber(record.cand.length)) end
+  for _, place in ipairs({'cand', 'watch'}) do
+    local waits = record and record[place]
+    if waits then remember_deadline(tonumber(waits.deadline), tonumber(waits.length)) end
+  end
 end
 for _, task in pairs(fleet.tasks) do
   if task.ended then

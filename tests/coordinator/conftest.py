@@ -224,7 +224,7 @@ class Bench:
 
     def entries(self) -> dict[str, str]:
         """Who is on the list of a candidate or task: id → state."""
-        rows = {k.decode(): v.decode() for k, v in self.row("waiting").items() if k != b"@"}
+        rows = {k.decode(): v.decode() for k, v in self.row("waiting").items() if k[:1] not in (b"@", b"=")}
         return {field.split("\0")[2]: text.split(" ")[0] for field, text in rows.items()}
 
     # members

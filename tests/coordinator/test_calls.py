@@ -27,11 +27,13 @@ from genlock.coordinator.calls import (
     ManifestOf,
     Open,
     Pin,
+    Promote,
     Propose,
     Read,
     Reopen,
     Reply,
     ReplyInvalid,
+    Report,
     Rollback,
     Say,
     Settle,
@@ -91,10 +93,17 @@ SAID: list[tuple[Call, list[Any]]] = [
     (Lock("m", "take", "t", "{}", 5000), ["take", "t", "{}", "5000"]),
     (
         Propose("m", "q", "t", "v", "v:", b"{}", 0.9, 5000, "me", force=True),
-        ["m", "q", "t", "v", "v:", b"{}", "0.9", "5000", "me", "0", "1"],
+        ["m", "q", "t", "v", "v:", b"{}", "0.9", "5000", "me", "0", "1", ""],
+    ),
+    (
+        Propose("m", "q", "t", "v", "v:", b"{}", 1.0, 5000, "me", now=True, canary='{"steps":[500]}'),
+        ["m", "q", "t", "v", "v:", b"{}", "1.0", "5000", "me", "1", "0", '{"steps":[500]}'],
     ),
     (Say("1", "m", 7, "ready", {"worker": "w"}), ["1", "m", "7", "ready", '{"worker": "w"}']),
+    (Report("1", "m", 7, 2, "{}"), ["1", "m", "7", "2", "{}"]),
     (Settle(), []),
+    (Promote("m", "q", 6, "me", "why", 7, 2500), ["m", "q", "6", "me", "why", "7", "2500"]),
+    (Promote("m", "q", 6, "me", gen=7), ["m", "q", "6", "me", "", "7", "0"]),
     (Abort("m", "q", 7, "me", "why"), ["m", "q", "7", "me", "why"]),
     (Pin("m", "q", 7, "me"), ["m", "q", "7", "me", ""]),
     (Unpin("m", "q", 7, "me"), ["m", "q", "7", "me", ""]),
@@ -168,6 +177,20 @@ def test_the_reply_to_a_change_is_an_answer() -> None:
         {"tasks": {"1": {}}},
         {"answer": "ok"},
         {"manifest": {}},
+        {"figures": 5},
+        {"figures": {"active": {"requests": "many"}}},
+        {"figures": {"candidate": {"slow": [1]}}},
+        {"age": "-1"},
+        {
+            "states": {
+                "digits": {
+                    "rev": "1",
+                    "phase": "canary",
+                    "cand": {"gen": "2", "version": "v", "request": "q", "share": -1},
+                }
+            }
+        },
+        {"states": {"digits": {"rev": "1", "phase": "idle", "watch": {"gen": "2"}}}},
     ],
     ids=str,
 )

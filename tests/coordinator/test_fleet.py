@@ -185,6 +185,34 @@ def test_an_abort_stops_the_candidate_and_it_only(fleet: Fleet, member: Any, put
         fleet.abort("digits", generation=1)
 
 
+def test_the_same_request_is_the_same_decision_however_late(fleet: Fleet, member: Any, put: Callable[..., Any]) -> None:
+    """An abort had no answer and was sent again when the next candidate was in work: it stopped that one, or said that there was none."""
+    member()
+    put(fleet, "a", wait=False)
+    put(fleet, "b", wait=False)
+    assert fleet.abort("digits", request="r1", author="alice@host") == 1
+    assert fleet.abort("digits", request="r1") == 1
+    assert fleet.model("digits").candidate is not None
+    assert fleet.abort("digits", request="r2") == 2
+    assert fleet.abort("digits", request="r2") == 2
+    assert fleet.history("digits")[1].worker == "alice@host"
+
+
+def test_decisions_and_tasks_have_the_author_that_was_named(fleet: Fleet, put: Callable[..., Any]) -> None:
+    """Somebody decides for others, over HTTP: the log has to name them, not the server's user."""
+    put(fleet, "a")
+    fleet.pin("digits", author="alice")
+    fleet.unpin("digits", author="bob")
+    fleet.clear(author="carol")
+    fleet.refresh("digits", author="dave")
+    said = [
+        (event.what, event.facts["by"])
+        for event in fleet.events()
+        if event.what in ("pinned", "unpinned", "task-started")
+    ]
+    assert said == [("pinned", "alice"), ("unpinned", "bob"), ("task-started", "carol"), ("task-started", "dave")]
+
+
 def test_there_has_to_be_something_to_decide_on(fleet: Fleet, member: Any, put: Callable[..., Any]) -> None:
     for decide in (fleet.abort, fleet.pin, fleet.unpin):
         with pytest.raises(UnknownModel) as caught:
@@ -374,3 +402,16 @@ def test_the_author_is_user_and_host_even_if_the_user_has_no_name(
 
 def test_identity_is_what_the_store_says(fleet: Fleet) -> None:
     assert fleet.identity == identity(Store(fleet.store.root), "t", lease_s=9.0)
+
+
+def test_how_full_the_server_is_can_be_asked(serving: Any, new_fleet: Callable[..., Fleet], tmp_path: Path) -> None:
+    """A server at its maxmemory refuses writes, and leases end: somebody wants to be woken before."""
+    (tmp_path / "own").mkdir()
+    with serving(tmp_path / "own") as url:
+        registry = new_fleet(url=url).registry
+        used, most = registry.memory()
+        assert used > 100_000
+        assert most == 0
+        with redis.Redis.from_url(url) as client:
+            client.config_set("maxmemory", "1gb")
+        assert registry.memory()[1] == 2**30

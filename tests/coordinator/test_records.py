@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from genlock.coordinator.calls import Active, Candidate
-from genlock.coordinator.records import Event, Hint, Member, Record, Snapshot, as_number, as_object, read_record
+from genlock.coordinator.records import Event, Hint, Member, Record, Said, Snapshot, as_number, as_object, read_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,6 +62,16 @@ def test_a_snapshot_puts_the_hashes_together() -> None:
     )
     assert list(found.models) == ["a", "m"]
     assert found.tasks == {"7": {"kind": "clear"}}
+
+
+def test_what_a_worker_says_is_compared_without_reading_it() -> None:
+    """A thousand workers are looked at each second, and most have said nothing new."""
+    same, other = Said(b'{"worker":"h:1"}'), Said(b'{ "worker": "h:1"}')
+    assert same == Said(b'{"worker":"h:1"}')
+    assert same != other
+    assert same == {"worker": "h:1"} == other
+    assert (len(same), list(same), same["worker"], same.get("pid")) == (1, ["worker"], "h:1", None)
+    assert Said(b"\xff{") == {}
 
 
 def test_a_fleet_that_is_not_there_is_closed_and_empty() -> None:

@@ -73,6 +73,29 @@ def test_generations_are_read_together(bench: Any) -> None:
     assert bench.registry.generations("digits", []) == {}
 
 
+def test_manifests_of_many_models_are_read_together(bench: Any) -> None:
+    bench.flip("v1")
+    bench.flip("v2", model="other")
+    assert bench.registry.manifests_of({"digits": 1, "other": 1, "nope": 1}) == {
+        "digits": b'{"of":"v1"}',
+        "other": b'{"of":"v2"}',
+    }
+    assert bench.registry.manifests_of({}) == {}
+
+
+def test_what_each_worker_said_of_each_candidate(bench: Any) -> None:
+    """And nothing of tasks, nor of what somebody else wrote there."""
+    one, two = bench.holders(2)
+    bench.propose("v1")
+    bench.say(one, 1, "ready", worker="h:1")
+    for field, text in (("digits\x001\x009", "odd"), ("a\x00b\x00c", "ready {}"), ("nobody", "ready")):
+        bench.raw("HSET", "waiting", field, text)
+    found = bench.registry.entries()
+    assert list(found) == [("digits", 1)]
+    assert {member: state for member, (state, _) in found["digits", 1].items()} == {one: "ready", two: "awaited"}
+    assert found["digits", 1][one][1]["worker"] == "h:1"
+
+
 def test_every_manifest_that_is_stored(bench: Any) -> None:
     """Of all generations of all models, and of what waits: what the store keeps files for. An answer to a request "m" is none."""
     bench.flip("v1", request="m")

@@ -197,3 +197,33 @@ def test_a_candidate_is_counted_as_it_was_read() -> None:
     found = reply(states={"m": State(5, "preparing", cand=candidate)}, answer=Answer(state="candidate", generation=3))
     wait.hears(wait.next_call(), found, 101.0)
     assert wait.state is not None and wait.state.cand == candidate
+
+
+# --- canaries --------------------------------------------------------------------------------------------------------
+
+
+def test_where_people_decide_the_wait_ends_with_the_beginning_of_the_canary() -> None:
+    """The trainer's process must not hang for the night because nobody has promoted its model."""
+    wait = new_wait()
+    wait.hears(PROPOSE, heard_as("candidate"), 101.0)
+    assert not wait.is_decided
+    wait.hears(wait.next_call(), read(Answer(state="canary", generation=3, version="v1")), 102.0)
+    assert wait.is_decided
+
+
+def test_where_a_policy_decides_the_canary_is_waited_for() -> None:
+    """All of its steps, beside the time to prepare and to fence; and then no longer (R8)."""
+    wait = new_wait(tried_s=120.0)
+    assert wait.until == new_wait().until + 120.0
+    wait.hears(PROPOSE, heard_as("candidate"), 100.0)
+    for state in ("canary", "candidate"):
+        wait.hears(wait.next_call(), read(Answer(state=state, generation=3, version="v1")), 130.0)
+        assert not wait.is_decided
+    wait.hears(wait.next_call(), read(Answer(state="committed", generation=3, version="v1")), 140.0)
+    assert wait.is_decided
+
+
+def test_who_is_not_patient_does_not_wait_for_a_canary_either() -> None:
+    wait = new_wait(is_patient=False, tried_s=120.0)
+    wait.hears(PROPOSE, heard_as("canary"), 101.0)
+    assert wait.is_decided

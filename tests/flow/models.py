@@ -30,3 +30,16 @@ def held_up(checkpoint: Checkpoint) -> Any:
         (hold.parent / f"loading-{os.getpid()}").touch()
         threading.Event().wait(0.01)
     return state_dict_into(Affine)(checkpoint)
+
+
+class Breakable(Affine):
+    """Affine with a fault in its code that shows for some inputs, as soon as the file beside FLOW_HOLD names its checkpoint."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        broken = Path(os.environ["FLOW_HOLD"]).with_name("broken")
+        if broken.exists() and x[0, 0] > 0 and float(self.bias[0]) == float(broken.read_text()):
+            raise ArithmeticError("a fault that only traffic finds")
+        return super().forward(x)
+
+
+breakable = state_dict_into(Breakable)

@@ -14,9 +14,9 @@ import pytest
 import torch
 from flask import Flask
 from genlock.coordinator.fleet import Fleet
+from genlock.coordinator.problems import MEDIA_TYPE
 from genlock.worker.app import create_app
 from genlock.worker.cache import ModelCache
-from genlock.worker.problems import MEDIA_TYPE
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file

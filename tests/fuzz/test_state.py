@@ -71,13 +71,15 @@ VERDICTS = {
         "lock",
         "pinned",
     ),
-    *("poisoned", "name", "conflict", "unknown-model", "nowhere", "busy"),
+    *("poisoned", "plan", "name", "conflict", "unknown-model", "nowhere", "busy"),
 }
+CANARY = '{"steps": [500, 2500], "length": "1000", "policy": "x"}'
+COUNTED = '{"active": {"requests": 5, "slow": {"3": 5}}, "candidate": {"requests": 1e99}}'
 #: For every field of every call, what is tried; a call with a new field fails until it stands here.
 FIELDS: dict[str, list[Any]] = {
     "member": ["1", "2", "9", "@", ""],
-    "model": ["digits", "other", ""],
-    "models": [("digits",), (), ("digits", "other")],
+    "model": ["digits", "other", "tried", ""],
+    "models": [("digits", "tried"), (), ("digits", "other")],
     "about": ['{"worker": "h:3"}', "{}", "nonsense"],
     "serial": [0],
     "tokens": [()],
@@ -112,6 +114,10 @@ FIELDS: dict[str, list[Any]] = {
     "timeout_ms": [1000, 1],
     "task": ["1", "13"],
     "ok": [True, False],
+    "canary": ["", CANARY, '{"steps": [3, 1], "length": 1}', "nonsense"],
+    "share": [0, 1, 5000, 10**6],
+    "step": [0, 1, 2],
+    "counted": ["", COUNTED, "[[]]"],
 }
 
 
@@ -175,11 +181,11 @@ def flip(registry: Registry, version: str, *members: str, model: str = "digits")
     return gen
 
 
-def propose(registry: Registry, version: str, *, model: str = "digits", request: str = "") -> Reply:
+def propose(registry: Registry, version: str, *, model: str = "digits", request: str = "", canary: str = "") -> Reply:
     assert registry.ask(Lock(model, "take", "token", "{}", 60_000)).verdict == "ok"
     manifest = b'{"of":"%b"}' % version.encode()
     return registry.ask(
-        Propose(model, request or version, "token", version, f"{version}:", manifest, 1.0, 60_000, "me")
+        Propose(model, request or version, "token", version, f"{version}:", manifest, 1.0, 60_000, "me", canary=canary)
     )
 
 
@@ -190,11 +196,12 @@ def member_of(registry: Registry, worker: str, *models: str) -> str:
 
 
 def build(registry: Registry) -> None:
-    """Members 1 and 2; digits: v1, v2, v3 committed, v0 bad, v4 in FENCING, v5 waits; other: unproven, pinned; a task."""
+    """Members 1 and 2; digits: v1, v2, v3 committed, v0 bad, v4 in FENCING, v5 waits; other: unproven, pinned; tried:
+    in the first step of a canary, with figures; a task."""
     registry.ask(Attach())
     registry.ask(Open("me"))
     flip(registry, "w1", model="other")
-    first, second = member_of(registry, "h:1", "digits"), member_of(registry, "h:2", "digits")
+    first, second = (member_of(registry, worker, "digits", "tried") for worker in ("h:1", "h:2"))
     for version in ("v1", "v2", "v3"):
         flip(registry, version, first, second)
     gen = propose(registry, "v0").generation or 0
@@ -206,6 +213,11 @@ def build(registry: Registry) -> None:
         registry.ask(Say(member, "digits", gen, READY, {}))
     registry.ask(Say(first, "digits", gen, FENCED, {}))
     assert propose(registry, "v5").state == "next"
+    flip(registry, "t1", first, second, model="tried")
+    assert propose(registry, "t2", model="tried", canary=CANARY).generation == 2
+    for member in (first, second):
+        registry.ask(Say(member, "tried", 2, READY, {}))
+    assert registry.ask(calls.Report(first, "tried", 2, 1, COUNTED)).figures is not None
     assert registry.ask(StartTask("q9", "clear", "", 60_000, "me")).awaited == 2
 
 

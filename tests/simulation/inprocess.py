@@ -7,11 +7,9 @@ real servers, so that what a simulation finds here is true there.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from functools import cache
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -27,38 +25,6 @@ except ImportError:  # not built for every processor
 
 #: Unix seconds at which the server's clock stands first: any moment will do, this one is easy to recognise.
 START_S = 1_700_000_000.0
-
-
-@cache
-def reached(source: str) -> str:
-    """A script without the functions that it never calls: making them is a third of what a short call costs here.
-
-    Functions of the outermost level only, from their first line to an `end` at its beginning.
-    """
-    blocks: list[tuple[str, list[str]]] = []  # (name, or "" for what is no function, lines)
-    inside = False
-    for line in source.splitlines():
-        if inside:
-            blocks[-1][1].append(line)
-            inside = line != "end"
-        elif found := re.match(r"(?:local )?function (\w+)\(", line):
-            blocks.append((found[1], [line]))
-            inside = line.partition(" --")[0].rstrip().endswith(")")
-        else:
-            blocks.append(("", [line]))
-    words = [set().union(*map(_names_of, lines)) for _, lines in blocks]
-    called: set[str] = set().union(*(found for (name, _), found in zip(blocks, words, strict=True) if not name))
-    before = -1
-    while len(called) > before:
-        before = len(called)
-        called.update(*(found for (name, _), found in zip(blocks, words, strict=True) if name in called))
-    return "\n".join(line for name, lines in blocks if not name or name in called for line in lines)
-
-
-def _names_of(line: str) -> set[str]:
-    """What a line may call: no comment, no text, no field, and not the announcement of a function that is made further below."""
-    code = re.sub(r"'[^']*'", "", line).partition("--")[0]
-    return set() if re.fullmatch(r"local \w+\s*", code) else set(re.findall(r"(?<![.\w])[A-Za-z_]\w*", code))
 
 
 class ScriptError(Exception):
@@ -89,7 +55,7 @@ class Server:
         key = (call.script, call.parts)
         chunk = self._chunks.get(key)
         if chunk is None:
-            chunk = self._chunks[key] = self.compile(reached(source_of(*key)))
+            chunk = self._chunks[key] = self.compile(source_of(*key))
         argv = caller.arguments(call, epoch)
         argv[3] = f"{self._random.getrandbits(64):016x}"  # the fresh nonce: from the seed, too
         return decode(self.run(chunk, self._keys(call, caller), argv))

@@ -17,6 +17,7 @@ from genlock.worker.hints import Hints
 from genlock.worker.membership import Membership
 from genlock.worker.orders import Shown
 from genlock.worker.slot import Slot
+from genlock.worker.trial import Tried
 from genlock.worker.view import Lease
 
 Patch = tuple[Any, str, Any]
@@ -44,6 +45,12 @@ def _free_while_fencing(slot: Slot) -> bool:
 def _free_without_entry(slot: Slot) -> bool:
     joiner = slot.state is not None and slot.state.mine is None
     return _free_while_fencing(slot) if joiner else _IS_FREE(slot)
+
+
+def _tried_at_once(slot: Slot) -> Tried | None:
+    c = slot.state.cand if slot.state else None
+    is_loaded = c is not None and slot.told is not None and slot.target in slot.handles
+    return Tried((c.gen, c.step or 1, c.share or 5_000), None) if is_loaded and c is not None else None
 
 
 def _shown_until_acknowledged(agent: Agent, now: float) -> dict[str, Shown]:
@@ -333,6 +340,29 @@ MUTANTS = {
         "every question counts as a beat",
         lua=((_ASKS, f"write('HSET', members_key, id, whole(fleet.beat + 1))\n{_ASKS}"),),
         check="a_dead_runtime_is_evicted",
+    ),
+    "no canary": Mutant(
+        "canary",
+        "a candidate is committed without the canary that was asked for",
+        lua=(("if c.canary and record.active then return begin_canary(name) end", ""),),
+        faults=frozenset({"canary"}),
+    ),
+    "a canary without end": Mutant(
+        "R8",
+        "the deadline of a canary ends nothing",
+        lua=(
+            (
+                "  elseif c.phase == 'canary' then\n    if late then",
+                "  elseif c.phase == 'canary' then\n    if false then",
+            ),
+        ),
+        faults=frozenset({"canary"}),
+    ),
+    "a share of what is prepared": Mutant(
+        "canary",
+        "a candidate answers as soon as it is loaded",
+        ((Slot, "_tried", _tried_at_once),),
+        faults=frozenset({"canary", "slow"}),
     ),
     "next forgotten": Mutant(
         "R11",

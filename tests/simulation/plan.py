@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 FAULTS = (
     *("loss", "doubled", "late", "deaf", "cut", "pause", "death", "birth", "leave", "drop", "slow", "bad", "failed"),
     *("restart", "rewind", "failover", "flush", "spoil", "log", "down", "clock", "operator", "task", "share"),
-    *("murder", "relapse"),
+    *("murder", "relapse", "canary"),
 )
 #: Every so many schedules one is of a large fleet, which has that many workers.
 LARGE_EVERY, LARGE_WORKERS = 100, 200

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genlock.coordinator.calls import READY, Call, Reply, Say
+from genlock.coordinator.canary import LEAST_REQUESTS, place_of
 from genlock.coordinator.manifest import decode
 from genlock.worker.agent import Agent
 from genlock.worker.orders import Answered, Cancel, Load, Resubscribe, Shown
@@ -34,6 +35,7 @@ class Request(NamedTuple):
     """Somebody waits for an answer from these models."""
 
     models: tuple[str, ...]
+    key: str
     then: tuple[int, dict[str, int]]  #: see Truth.now
     began: float
 
@@ -273,9 +275,9 @@ class Shell:
 
     # --- requests --------------------------------------------------------------------------------------------------------
 
-    def request(self, models: tuple[str, ...]) -> None:
-        """The map, then after a while the clock."""
-        request = Request(models, self.world.truth.now(), self.world.now)
+    def request(self, models: tuple[str, ...], key: str = "") -> None:
+        """The map, then after a while the clock. With one model, `key` takes part in a canary."""
+        request = Request(models, key, self.world.truth.now(), self.world.now)
         views = self.views
         is_slow = self.chance.random() < 0.15
         gap_s = self.world.long_latency(self.chance) if is_slow else self.world.hiccup(self.chance)
@@ -284,12 +286,31 @@ class Shell:
     def _judge(self, request: Request, views: Mapping[str, Shown]) -> None:
         found, now = [views.get(model) for model in request.models], self.clock()
         if all(view and view.lease and now < view.lease.deadline for view in found):
+            if len(request.models) == 1 and self._is_tried(request.models[0], request.key, views[request.models[0]]):
+                return
             self.world.truth.answered(self.name, {m: views[m].key for m in request.models}, request.then)
             self.world.count("unasked")
         elif self.stale_allowed and (self.agent.gone or all(v and v.mode == "stale" for v in found)) and all(found):
             self.world.count("stale")
         else:
             self.post(lambda: self._ask(request))
+
+    def _is_tried(self, model: str, key: str, shown: Shown) -> bool:
+        """Whether a canary answers it; and what is counted of that. Each request here stands for as many as a policy needs."""
+        trial = shown.trial
+        if trial is None or not key:
+            return False
+        is_candidate = shown.other is not None and place_of(model, trial.generation, key) < trial.key[2]
+        group = trial.candidate if is_candidate or trial.is_watch else trial.active
+        version = shown.other[0][1] if is_candidate and shown.other is not None else shown.key[1]
+        is_poor = self.world.is_poor(version, is_active=trial.is_watch)
+        for _ in range(LEAST_REQUESTS):
+            group.requests += 1
+            group.ended(0.01, failed=is_poor and self.chance.random() < 0.5)
+        if is_candidate and shown.other is not None:
+            self.world.count("tried")
+            self.world.truth.tried(self.name, model, shown.other[0])
+        return is_candidate
 
     def _ask(self, request: Request) -> None:
         if self.agent.leaving:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from genlock.coordinator.canary import LEAST_REQUESTS, Canary, Policy
 from plan import MOST_FORCE
 from trainer import Trainer
 
@@ -46,6 +47,8 @@ KINDS = (*USUAL, *UNUSUAL)
 _BOUNDS = list(accumulate((*USUAL.values(), *(MOST_FORCE * weight for weight in UNUSUAL.values()))))
 #: Leases between two actions, on average.
 GAP = 0.03
+#: Leases that a step of a canary may take, at most; one has two steps.
+MOST_STEP = 4.0
 #: Publishers at work at the same time.
 MOST_TRAINERS = 4
 
@@ -112,7 +115,8 @@ class Storm:
         shell, model, both = self._some(chance), self._a_model(chance), chance.random() < 0.3
         if shell is not None:
             models = self.world.temper.models if both else (model,)
-            shell.deliver(lambda: shell.request(models))
+            key = f"{chance.random()}"
+            shell.deliver(lambda: shell.request(models, key))
 
     def _a_content(self, chance: Chance) -> int:
         """Mostly a new one; sometimes the bytes of an earlier one."""
@@ -129,8 +133,21 @@ class Storm:
     def _publish(self, chance: Chance) -> None:
         model, content, terms = self._a_model(chance), self._a_content(chance), self._terms(chance)
         now, force = chance.random() < 0.15, chance.random() < 0.15
+        canary = self._a_canary(chance)
         if sum(not trainer.is_done for trainer in self.trainers) < MOST_TRAINERS:
-            self._a_trainer(model).start(lambda t: t.publish(content, now=now, force=force, **terms))
+            self._a_trainer(model).start(lambda t: t.publish(content, now=now, force=force, canary=canary, **terms))
+
+    def _a_canary(self, chance: Chance) -> Canary | None:
+        """Every other proposal has one, where there are any; half of them are left to people, who mostly forget them."""
+        if "canary" not in self.world.temper.faults or chance.random() < 0.5:
+            return None
+        self.world.count("did canary")
+        steps, timeout_s = (
+            chance.choice(((0.3,), (0.1, 0.6))),
+            self.world.lease_s * chance.choice((0.5, 2.0, MOST_STEP)),
+        )
+        policy = Policy(errors=0.05, requests=LEAST_REQUESTS, seconds=0.0) if chance.random() < 0.5 else None
+        return Canary(steps, policy, timeout_s)
 
     # --- what people do --------------------------------------------------------------------------------------------------
 
@@ -140,8 +157,15 @@ class Storm:
             pin = chance.random() < 0.5
             trainer.start(lambda t: t.rollback(pin=pin, **terms))
         else:
-            kind = chance.choice(("abort", "pin", "unpin", "unpin"))
-            trainer.start(lambda t: t.decide(kind))
+            kind, share = chance.choice(("abort", "pin", "unpin", "unpin")), chance.choice((None, 0.8))
+            if self._is_tried(trainer.model) and chance.random() < 0.7:
+                trainer.start(lambda t: t.promote(share))
+            else:
+                trainer.start(lambda t: t.decide(kind))
+
+    def _is_tried(self, model: str) -> bool:
+        candidate = self.world.truth.look.models.get(model, {}).get("cand")
+        return candidate is not None and candidate["phase"] == "canary"
 
     def _task(self, chance: Chance) -> None:
         kind, seconds = chance.choice(("clear", "refresh")), self.world.lease_s * chance.choice((0.5, 3))

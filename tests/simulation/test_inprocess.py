@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import redis
 from genlock.coordinator.calls import NO_EPOCH, Attach, Epoch, Heartbeat, Join, Lock
-from genlock.coordinator.scripts import Caller
-from inprocess import START_S, Client, ScriptError, Server, reached
+from genlock.coordinator.scripts import Caller, reached
+from inprocess import START_S, Client, ScriptError, Server
 
 CALLER = Caller("t", "id", 3000, True, "run-1")
 

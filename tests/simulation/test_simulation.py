@@ -38,6 +38,7 @@ def test_no_schedule_breaks_a_promise(pool: ProcessPoolExecutor) -> None:
     assert (facts["schedules"], facts["large_schedules"]) == (SCHEDULES, 1)
     # What never happens cannot be broken: the schedules must be lively.
     assert counts["commits"] > 3 * SCHEDULES and counts["unasked"] > 10 * SCHEDULES and counts["asked"] > SCHEDULES
+    assert counts["tried"] and counts["a trainer hears: canary"]
     assert counts["a trainer hears: rejected"] and counts["a trainer hears: superseded"] and counts["stale"]
     done = {what.removeprefix("did ") for what in counts if what.startswith("did ")}
     assert set(FAULTS) - done <= {"slow", "share"}, (
@@ -111,7 +112,7 @@ def test_a_check_notices_that_its_rule_is_off(name: str) -> None:
 
 def test_every_check_has_a_rule_to_notice() -> None:
     assert {mutant.check for mutant in MUTANTS.values()} - {""} == set(CHECKS)
-    assert {mutant.rule for mutant in MUTANTS.values()} == {f"R{number}" for number in range(1, 17)}
+    assert {mutant.rule for mutant in MUTANTS.values()} == {f"R{number}" for number in range(1, 17)} | {"canary"}
 
 
 @pytest.mark.parametrize("name", QUICK)

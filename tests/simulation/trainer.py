@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from genlock.coordinator.calls import NO_EPOCH, Call, Epoch, Reply
+from genlock.coordinator.canary import Canary
 from genlock.coordinator.errors import (
     FleetClosed,
     FlipAborted,
@@ -141,10 +142,19 @@ class Trainer:
     # --- what they do ------------------------------------------------------------------------------------------------------
 
     def publish(
-        self, content: int, *, agreement: float, prepare_s: float, now: bool = False, force: bool = False
+        self,
+        content: int,
+        *,
+        agreement: float,
+        prepare_s: float,
+        now: bool = False,
+        force: bool = False,
+        canary: Canary | None = None,
     ) -> None:
         def publish() -> str:
             terms = {"agreement": agreement, "timeout": prepare_s, "now": now, "force": force, "request": self.request}
+            if canary is not None:
+                terms |= {"canary": canary.steps, "policy": canary.policy, "canary_timeout": canary.timeout_s}
             with self.fleet.publishing(self.model, author=self.name, **terms) as draft:  # type: ignore[arg-type]
                 draft.content = content  # type: ignore[attr-defined]
             assert draft.flip is not None
@@ -156,6 +166,12 @@ class Trainer:
         self.fleet.settings = self.fleet.settings.with_arguments(agreement=agreement)
         terms: dict[str, Any] = {"timeout": prepare_s, "request": self.request}
         self._hear(lambda: self.fleet.rollback(self.model, pin=pin, **terms).outcome)
+
+    def promote(self, share: float | None) -> None:
+        """A canary to a greater share, or to all. What is followed is the candidate's own request, not that of the promotion."""
+        self.request, promotion = "", self.request
+        terms: dict[str, Any] = {"request": promotion, "timeout": self.world.lease_s}
+        self._hear(lambda: f"promote: {self.fleet.promote(self.model, share, **terms).outcome}")
 
     def decide(self, kind: str) -> None:
         """abort, pin or unpin."""
@@ -180,7 +196,7 @@ class Trainer:
             self.outcome = type(error).__name__
         self.world.count(f"a trainer hears: {self.outcome}")
         self.world.say(lambda: f"{self.name} {self.model}: {self.outcome}")
-        if self.outcome in ("committed", *_OUTCOMES.values()):
+        if self.request and self.outcome in ("committed", *_OUTCOMES.values()):
             self._check(self.outcome)
 
     def _check(self, said: str) -> None:

@@ -9,6 +9,8 @@ I4  a commit had somebody ready, when there were holders at the proposal
 I5  no worker's record goes to a lower generation, or to another content under the same number
 I6  an answer without a mark was true at some time since its request began; the answers of one block at the same time
 I7  a heal never puts older content over newer
+I9  a canary's answers come from a candidate that all who were waited for have loaded, and that the fleet has let in to a share of the
+    requests; a candidate that was to be tried so is not committed without it
 I8  an open fleet never goes back, unless committed state was lost; a generation commits once; a poisoned version is not tried again
     unless somebody forces it, and never committed
 """
@@ -47,6 +49,8 @@ class Truth:
         self._forced: set[str] = set()
         self._poisoned: set[tuple[str, str]] = set()
         self._floor: dict[str, int] = {}  # the highest generation that was answered
+        self._canaries: set[tuple[str, Key]] = set()  # what was let in to a share of the requests
+        self._to_try: set[tuple[str, Key]] = set()  # what has to be, before it is committed
         self._has_changed = True
         self.blind = 0  #: how often the log could not be read
         self.requests = 0  #: answers without a mark, each judged
@@ -80,6 +84,8 @@ class Truth:
         for what, model, facts in self.look.log or ():
             if what == "candidate":
                 self._begin(model, facts)
+            elif what == "canary":
+                self._canaries.add((model, (int(facts["generation"]), facts["version"])))
             elif what == "committed":
                 self._commit(model, (int(facts["generation"]), facts["version"]))
             if what in ("committed", "rejected", "aborted", "superseded") and facts.get("request"):
@@ -95,6 +101,8 @@ class Truth:
         for model, record in self.look.models.items():
             if record.get("cand") and record["cand"]["had"]:
                 self._holders[model, int(record["cand"]["gen"])] = record["cand"]["had"]
+            if record.get("cand") and record["cand"]["phase"] == "canary":
+                self._canaries.add((model, (int(record["cand"]["gen"]), record["cand"]["version"])))
             new = self.look.active(model)
             if new is not None and new != before.active(model):
                 self._commit(model, new)
@@ -102,6 +110,13 @@ class Truth:
     def _begin(self, model: str, facts: Mapping[str, Any]) -> None:
         key = (int(facts["generation"]), facts["version"])
         self._holders[model, key[0]] = facts["holders"]
+        record = self.look.models[model]
+        if (
+            record.get("active")
+            and (record.get("cand") or {}).get("canary")
+            and record["cand"]["gen"] == facts["generation"]
+        ):
+            self._to_try.add((model, key))
         if facts["request"] not in self._forced and (model, f"{key[1]}:") in self._poisoned:
             raise Violation(f"I8 {model} {key} is poisoned, and was tried again")
 
@@ -113,6 +128,8 @@ class Truth:
         self._order[model, key] = len(self._order) + 1
         if self._holders.get((model, key[0])) and (model, key[0]) not in self._ready:
             raise Violation(f"I4 {model} {key} was committed with nobody ready")
+        if (model, key) in self._to_try - self._canaries:
+            raise Violation(f"I9 {model} {key} was to be tried by a canary, and was committed without")
         if f"{key[1]}:" in (self.look.models[model].get("poison") or {}):
             raise Violation(f"I8 {model} {key} is poisoned, and was committed")
 
@@ -156,6 +173,11 @@ class Truth:
             if before is not None and key != before and key[0] <= before[0]:
                 raise Violation(f"I5 {shell.name} goes from {model} {before} back to {key}")
             shell.told[model] = key
+
+    def tried(self, name: str, model: str, key: Key) -> None:
+        """I9: the answer of a canary."""
+        if (model, key) not in self._canaries:
+            raise Violation(f"I9 {name} answers {model} {key} as a canary, which it never was")
 
     def now(self) -> tuple[int, dict[str, int]]:
         """What a request that begins now is judged by."""

@@ -22,7 +22,7 @@ from machine import FLEET, FLEET_ID, Machine
 from network import Network
 from plan import Plan, Temper
 from shell import Shell
-from storm import Storm
+from storm import MOST_STEP, Storm
 from threads import in_virtual_time
 from trainer import Trainer
 from truth import Truth
@@ -31,8 +31,9 @@ from violation import Violation
 if TYPE_CHECKING:
     from truth import Key
 
-#: Leases in which the fleet must come out of the chaos, besides the time that candidates may take: preparing and fencing, two in a row.
-PATIENCE, CANDIDATES = 12.0, 2 * (8 + 3)
+#: Leases in which the fleet must come out of the chaos, besides the time that candidates may take: preparing, two steps of a canary and
+#: fencing, two in a row.
+PATIENCE, CANDIDATES = 12.0, 2 * (8 + 2 * MOST_STEP + 3)
 #: The longest wait between two tries of a load (slot.RETRY_TO_S), and a load.
 LOADING_S = 8.0
 #: Streams of chance, by whom they are for: actions are 1, workers 2, trainers 3.
@@ -199,6 +200,10 @@ class World:
             return ""
         self.count("did failed")
         return "failed"
+
+    def is_poor(self, version: str, *, is_active: bool) -> bool:
+        """A content that loads and fails requests, at once or not before it is active: what canaries and watching are for."""
+        return int(version[:4], 16) % 3 <= is_active
 
     def is_bad(self, version: str, worker: str) -> bool:
         if "bad" not in self.temper.faults:

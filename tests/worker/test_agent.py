@@ -1,5 +1,6 @@
 """One worker's side of the protocol, played by hand: every reply is made here, time moves when the test says so."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from genlock.coordinator.calls import (
     FAILED,
     FENCED,
     READY,
+    Abort,
     Active,
     Ask,
     Call,
@@ -22,14 +24,20 @@ from genlock.coordinator.calls import (
     Leave,
     ManifestOf,
     Open,
+    Promote,
     Reopen,
     Reply,
+    Report,
+    Rollback,
     Say,
     Settle,
     State,
     Task,
     TaskDone,
+    Watched,
 )
+from genlock.coordinator.calls import Tried as Plan
+from genlock.coordinator.canary import Both, Figures, Policy
 from genlock.coordinator.clock import patience_s, usable_s
 from genlock.coordinator.manifest import Artifact, Manifest
 from genlock.worker.agent import Agent
@@ -955,8 +963,8 @@ def test_a_clear_drops_everything_and_says_so(serving: Play) -> None:
     tasks = {"5": Task("clear")}
     serving.hears(Heartbeat("1", 1), tasks=tasks)
     assert serving.taken(Clear) == [Clear("")] and serving.agent.shown(serving.now) == {}
-    assert serving.expect(Hold, tasks=tasks) == Hold("1", 2, ())
     assert serving.expect(TaskDone, tasks=tasks) == TaskDone("1", "5", True, {"worker": "h:1"})
+    assert serving.expect(Hold, tasks=tasks) == Hold("1", 2, ())
     serving.quiet()
     serving.hears(Heartbeat("1", 2))
     serving.quiet()
@@ -998,3 +1006,229 @@ def test_a_task_that_began_before_is_not_ours(play: Play) -> None:
 
 def test_wake_at_of_a_newcomer_is_now(play: Play) -> None:
     assert play.agent.wake_at(play.now) == play.now
+
+
+# --- canaries --------------------------------------------------------------------------------------------------------------
+
+POLICY = Policy(errors=0.01, requests=20, seconds=0).encode()
+MANY = Both(Figures(100, 0), Figures(100, 50))
+FINE = Both(Figures(100, 0), Figures(100, 0))
+
+
+def tried(rev: int, mine: str | None = READY, *, step: int = 1, share: int = 2000, policy: str | None = None) -> State:
+    """Generation 2 is the canary over 1."""
+    plan = Plan([2000, 5000], 60_000, policy)
+    return State(
+        rev, "canary", active(1), candidate(2, phase="canary", canary=plan, share=share, step=step, step_at=5), mine
+    )
+
+
+def counts(play: Play) -> tuple[int, int]:
+    """What the next report would say: requests of the active generation, and of the candidate."""
+    one = play.agent.trials["m"]
+    return one.active.requests, one.candidate.requests
+
+
+def answers(play: Play, requests: int) -> None:
+    """As many requests come, whose keys go to what is active."""
+    shown = play.agent.shown(play.now)["m"]
+    assert shown.trial is not None
+    shown.trial.active.requests += requests
+
+
+@pytest.fixture
+def trying(serving: Play) -> Play:
+    """Generation 2 is a canary, loaded here; its first report was sent."""
+    ready_for_2(serving)
+    serving.expect(Say, states={"m": tried(3)})
+    shown = serving.agent.shown(serving.now)["m"]
+    assert (shown.key, shown.mode, shown.other and shown.other[0]) == (key(1), "lease", key(2))
+    serving.expect(Report, states={"m": tried(3)})
+    return serving
+
+
+def test_a_canary_is_reported_once_in_a_lease(trying: Play) -> None:
+    """Cumulative sums: a report that is lost is in the next one."""
+    for requests in (3, 5):
+        answers(trying, requests)
+        before = trying.now
+        call = trying.until(Report)
+        assert before + LEASE_S * 0.9 <= trying.now <= before + LEASE_S * 1.4
+        assert (call.member, call.model, call.gen, call.step) == ("1", "m", 2, 1)
+        assert json.loads(call.counted)["active"]["requests"] == counts(trying)[0]
+        trying.agent.unreachable(call, trying.now)
+    assert counts(trying) == (8, 0)
+
+
+def test_who_only_prepares_reports_nothing(serving: Play) -> None:
+    ready_for_2(serving)
+    serving.expect(Say, states={"m": preparing(2, 1, 2, READY)})
+    assert serving.agent.trials == {} and serving.agent.shown(serving.now)["m"].trial is None
+
+
+def test_each_step_counts_anew(trying: Play) -> None:
+    answers(trying, 3)
+    trying.agent.hinted(1, 4, "m", trying.now)
+    trying.reads(m=tried(4, step=2, share=5000))
+    shown = trying.agent.shown(trying.now)["m"]
+    assert shown.trial is not None and shown.trial.key == (2, 2, 5000) and counts(trying) == (0, 0)
+    assert trying.until(Report).step == 2
+
+
+def test_the_end_of_a_canary_ends_its_reports(trying: Play) -> None:
+    trying.agent.hinted(1, 4, "m", trying.now)
+    trying.reads(m=idle(4, 1))
+    shown = trying.agent.shown(trying.now)["m"]
+    assert (shown.trial, shown.other, trying.agent.trials) == (None, None, {})
+    for _ in range(9):
+        call = trying.until(Heartbeat)
+        trying.hears(call)
+
+
+def test_only_what_answers_under_a_lease_takes_part(trying: Play) -> None:
+    """Fenced, without a lease, or stale: an answer of the candidate would be one that nobody is waited for."""
+    answers(trying, 3)
+    trying.agent.hinted(1, 4, "m", trying.now)
+    trying.reads(m=fencing(4, 1, 2))
+    shown = trying.agent.shown(trying.now)["m"]
+    assert (shown.mode, shown.trial, shown.other) == ("ask", None, None)
+
+
+def test_a_canary_without_redis(trying: Play) -> None:
+    """The lease runs on, and the canary with it; what is answered after it is stale, and from what is active. What was counted is
+    kept: Redis comes back, and nothing has changed there."""
+    answers(trying, 3)
+    trying.agent.unreachable(Heartbeat("1", 1), trying.now)
+    assert trying.agent.shown(trying.now)["m"].trial is not None
+    trying.now = trying.lease.deadline
+    shown = trying.agent.shown(trying.now)["m"]
+    assert (shown.key, shown.mode, shown.trial, shown.other) == (key(1), "stale", None, None)
+    trying.until(Heartbeat)
+    trying.hears(Heartbeat("1", 1))
+    assert trying.agent.shown(trying.now)["m"].trial is not None and counts(trying) == (3, 0)
+
+
+def test_another_membership_counts_from_the_beginning(trying: Play) -> None:
+    """R10: to the fleet it is another member; counts that it was told under the old id would count twice."""
+    answers(trying, 3)
+    trying.hears(Heartbeat("1", 1), "unknown")
+    assert trying.agent.shown(trying.now)["m"].trial is None
+    trying.joins("2")
+    trying.expect(Hold, states={"m": tried(3, "late")})
+    trying.expect(Say, states={"m": tried(3)})
+    answers(trying, 1)
+    call = trying.until(Report, states={"m": tried(3)})
+    assert call.member == "2" and json.loads(call.counted)["active"]["requests"] == 1
+
+
+def test_what_was_counted_outlives_a_drop(trying: Play) -> None:
+    """A fleet-wide clear in the middle of a canary. Under the same id a count that begins at 0 is an old report to the fleet, and for
+    a long time nobody would hear what happens here."""
+    answers(trying, 300)
+    trying.agent.drop(["m"])
+    trying.agent.hold(["m"])
+    trying.expect(Hold, states={"m": tried(3, "late")})
+    trying.hears(trying.until(ManifestOf), manifest=MANIFESTS[1].encode().decode())
+    trying.call()
+    trying.ends(1)
+    shown = trying.agent.shown(trying.now)["m"]
+    assert (shown.mode, shown.trial, shown.other) == ("lease", None, None), "the candidate is not loaded again yet"
+    trying.hears(trying.until(ManifestOf, states={"m": tried(3, "late")}), manifest=MANIFESTS[2].encode().decode())
+    trying.call()
+    trying.ends(2)
+    assert trying.agent.shown(trying.now)["m"].other is not None
+    answers(trying, 1)
+    assert counts(trying) == (301, 0)
+
+
+def test_what_was_counted_outlives_a_list_that_redis_lost(trying: Play) -> None:
+    """R10: until the list is acknowledged there is no candidate here; the membership, and what it has reported, are the same."""
+    answers(trying, 300)
+    trying.hears(Heartbeat("1", 1), "list")
+    assert trying.agent.shown(trying.now)["m"].trial is None
+    trying.expect(Hold, states={"m": tried(3)})
+    answers(trying, 1)
+    assert counts(trying) == (301, 0)
+
+
+def test_what_is_not_held_is_not_reported(trying: Play) -> None:
+    trying.agent.drop(["m"])
+    trying.expect(Hold)
+    for _ in range(9):
+        trying.hears(trying.until(Heartbeat))
+
+
+def test_a_new_epoch_counts_anew(trying: Play) -> None:
+    """What was counted is lost with the rest, and the canary with it."""
+    answers(trying, 3)
+    trying.epoch = Epoch(2, "n2")
+    trying.hears(Heartbeat("1", 1), "epoch")
+    assert trying.agent.trials == {}
+
+
+def test_whoever_hears_enough_says_what_follows(serving: Play) -> None:
+    """Once for each report: a decision that is lost follows from the next one, too."""
+    ready_for_2(serving)
+    serving.expect(Say, states={"m": tried(3, policy=POLICY)})
+    serving.agent.shown(serving.now)
+    serving.hears(serving.until(Report), states={"m": tried(3, policy=POLICY)}, figures=MANY, age=500)
+    call = serving.call()
+    assert isinstance(call, Abort)
+    assert (call.model, call.request, call.seen) == ("m", "policy-2-1-0", 2)
+    assert call.why == "errors 50 % against 0 % after 100 requests" and call.by == "the policy (heard by h:1)"
+    serving.agent.unreachable(call, serving.now)
+    serving.hears(serving.until(Report, states={"m": tried(3, policy=POLICY)}), figures=FINE, age=500)
+    call = serving.call()
+    assert isinstance(call, Promote) and (call.gen, call.share, call.seen) == (2, 5000, 1)
+    serving.hears(call)
+    serving.quiet()
+
+
+@pytest.mark.parametrize(
+    ("said", "facts"),
+    [
+        ("unknown", {"figures": MANY}),
+        ("ok", {}),
+        ("ok", {"figures": MANY, "states": {"m": tried(3)}}),
+        ("ok", {"figures": Both(), "states": {"m": tried(3, policy=POLICY)}}),
+    ],
+    ids=("no member", "no figures", "no policy", "too few"),
+)
+def test_what_says_nothing_decides_nothing(serving: Play, said: str, facts: dict[str, Any]) -> None:
+    policy = None if facts.get("states", {}).get("m") == tried(3) else POLICY
+    ready_for_2(serving)
+    serving.expect(Say, states={"m": tried(3, policy=policy)})
+    serving.agent.shown(serving.now)
+    serving.hears(serving.until(Report), said, **facts)
+    call = serving.call()
+    assert not isinstance(call, Abort | Promote)
+
+
+def test_figures_of_a_step_that_is_over_decide_nothing(trying: Play) -> None:
+    """The promotion was heard while the report was under way."""
+    call = trying.until(Report)
+    trying.hears(Ask("1", ("m",)), states={"m": tried(4, step=2, share=5000, policy=POLICY)})
+    trying.agent.shown(trying.now)
+    trying.hears(call, states={"m": tried(4, step=2, share=5000, policy=POLICY)}, figures=MANY)
+    assert not isinstance(trying.call(), Abort | Promote)
+
+
+def test_a_watched_generation_is_reported_and_rolled_back(serving: Play) -> None:
+    """After its canary: all requests with a key are those of the candidate that was."""
+    watch = Watched(1, POLICY, 5)
+    serving.agent.hinted(1, 2, "m", serving.now)
+    serving.reads(m=idle(2, 1, watch=watch))
+    shown = serving.agent.shown(serving.now)["m"]
+    assert shown.trial is not None and shown.trial.is_watch and shown.other is None
+    call = serving.until(Report)
+    assert (call.gen, call.step) == (1, 0)
+    serving.hears(call, states={"m": idle(2, 1, watch=watch)}, figures=MANY, age=0)
+    call = serving.call()
+    assert isinstance(call, Rollback) and (call.seen, call.pin) == (1, False)
+
+
+def test_a_watch_of_another_generation_is_not_ours(serving: Play) -> None:
+    """This worker has not heard of the commit, or the record was written over."""
+    serving.agent.hinted(1, 2, "m", serving.now)
+    serving.reads(m=idle(2, 1, watch=Watched(7, POLICY, 5)))
+    assert serving.agent.shown(serving.now)["m"].trial is None

@@ -14,10 +14,10 @@ import pytest
 import torch
 from flask.testing import FlaskClient
 from genlock.coordinator.fleet import Fleet
+from genlock.coordinator.problems import MEDIA_TYPE
 from genlock.worker import app as room
 from genlock.worker.app import create_app
 from genlock.worker.cache import ModelCache
-from genlock.worker.problems import MEDIA_TYPE
 from safetensors.torch import save_file
 from torch import nn
 

@@ -10,19 +10,20 @@ from typing import Any
 import pytest
 from flask import Flask, abort, redirect
 from flask.testing import FlaskClient
+from genlock.coordinator.canary import place_of
 from genlock.coordinator.errors import NotReady
 from genlock.coordinator.fleet import Fleet
+from genlock.coordinator.problems import MEDIA_TYPE
 from genlock.worker import blueprint
 from genlock.worker.blueprint import failed, get, init_app, use, use_many
 from genlock.worker.cache import ModelCache
-from genlock.worker.problems import MEDIA_TYPE
 
 Publish = Callable[..., Any]
 NewCache = Callable[..., ModelCache]
 WaitFor = Callable[..., Any]
 Background = Callable[[Callable[[], Any]], "Future[Any]"]
 
-MIN = "X-Genlock-Min-Generation"
+MIN, KEY = "X-Genlock-Min-Generation", "X-Genlock-Key"
 
 
 def app_of(cache: ModelCache) -> Flask:
@@ -47,6 +48,11 @@ def app_of(cache: ModelCache) -> Flask:
     @app.get("/none")
     def none() -> str:
         return "no model"
+
+    @app.get("/lost")
+    def lost() -> str:
+        get("a")
+        abort(404)
 
     @app.get("/fails")
     def fails() -> str:
@@ -102,6 +108,28 @@ def test_with_several_models_it_is_a_dictionary(client: FlaskClient, cache: Mode
 
 def test_an_answer_without_a_model_tells_nothing(client: FlaskClient) -> None:
     assert not [name for name, _ in client.get("/none").headers if name.startswith("X-Genlock")]
+
+
+def test_a_key_takes_part_in_a_canary_and_its_answer_says_so(
+    client: FlaskClient, cache: ModelCache, publish: Publish, wait_for: WaitFor
+) -> None:
+    """X-Genlock-Key in, X-Genlock-Candidate out; the generation stays that of all the others. What ends as a 5xx is an error."""
+    cache.get("a")
+    publish(7, "a", canary="50%")
+    arms = wait_for(lambda: cache.views["a"].arms, 20, "the canary is heard of")
+    keys = {place_of("a", 2, f"u{n}") < 5000: f"u{n}" for n in range(50)}
+    plain, tried, active = (client.get("/one", headers=head) for head in ({}, {KEY: keys[True]}, {KEY: keys[False]}))
+    assert [one.headers.get("X-Genlock-Candidate") for one in (plain, tried, active)] == [None, "2", None]
+    assert {one.headers["X-Genlock-Generation"] for one in (plain, tried, active)} == {"1"}
+    assert tried.headers["X-Genlock-Version"] != active.headers["X-Genlock-Version"]
+    counted, other = arms.trial.candidate, arms.trial.active
+    assert (counted.requests, counted.errors, sum(counted.slow)) == (1, 0, 1)
+    answer = client.get("/fails", headers={KEY: keys[True]})
+    assert (answer.status_code, answer.headers["X-Genlock-Candidate"]) == (503, "2")
+    assert (counted.requests, counted.errors, sum(counted.slow)) == (2, 1, 2)
+    assert client.get("/lost", headers={KEY: keys[True]}).status_code == 404
+    assert (counted.requests, counted.errors, sum(counted.slow)) == (3, 1, 3), "the client's own fault"
+    assert (other.requests, other.errors, sum(other.slow)) == (1, 0, 1)
 
 
 def test_an_error_that_used_a_model_tells_it_too(client: FlaskClient) -> None:
@@ -312,7 +340,7 @@ def test_errors_in_these_routes_are_problems(
 ) -> None:
     monkeypatch.setattr(cache, "get_detailed_stats", lambda: 1 / 0)
     with caplog.at_level(logging.ERROR):
-        found = problem(client.get("/metrics"), 500, "urn:genlock:problem:fault")
+        found = problem(client.get("/cache/stats"), 500, "urn:genlock:problem:fault")
     assert found["id"] in caplog.text
     assert "division" not in str(found)
 

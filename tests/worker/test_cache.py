@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -16,7 +18,16 @@ from typing import Any
 import pytest
 import torch
 from genlock.coordinator.calls import Epoch
-from genlock.coordinator.errors import BadInput, DoesNotFit, FlipRejected, InvalidName, NotReady, UnknownModel
+from genlock.coordinator.canary import Figures, hundredths, place_of
+from genlock.coordinator.errors import (
+    BadInput,
+    DoesNotFit,
+    FlipAborted,
+    FlipRejected,
+    InvalidName,
+    NotReady,
+    UnknownModel,
+)
 from genlock.coordinator.fleet import Fleet
 from genlock.worker import cache as room
 from genlock.worker.cache import ModelCache, caches, on_joined
@@ -329,7 +340,10 @@ def test_callbacks_hear_of_flips_and_rejections(
     assert (figures["rejected"], figures["last_rejection"]["generation"]) == (1, 3)
 
 
-def test_a_low_hit_rate_rings(publish: Publish, new_cache: NewCache, wait_for: WaitFor) -> None:
+def test_a_low_hit_rate_rings(
+    publish: Publish, new_cache: NewCache, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By callback, log and metric: whoever listens to one of them hears it."""
     publish(1)
     cache = new_cache(settings={"hit_rate_threshold": 0.5})
     rung: list[HitRate] = []
@@ -340,6 +354,9 @@ def test_a_low_hit_rate_rings(publish: Publish, new_cache: NewCache, wait_for: W
     wait_for(lambda: rung)
     assert rung[0].value is not None
     assert rung[0].value < 0.5
+    assert f'genlock_worker_hit_ratio_low{{worker="{cache.worker}"}} 1\n' in cache.metrics()
+    (record,) = [one for one in caplog.records if getattr(one, "event", "") == "low-hit-rate"]
+    assert (record.rate, record.worker) == (rung[0].value, cache.worker)  # type: ignore[attr-defined]
 
 
 def test_figures_are_exported_to_paths_and_streams(publish: Publish, new_cache: NewCache, tmp_path: Path) -> None:
@@ -381,6 +398,130 @@ def test_the_figures_that_people_see_of_a_worker_are_those_of_now(
     publish(2)
     cache.get("m")
     wait_for(lambda: fleet.workers()[0].generations == {"m": 2}, timeout=3, description="one heartbeat later")
+
+
+# --- canaries --------------------------------------------------------------------------------------------------------
+
+KEYS = [f"u{n}" for n in range(200)]
+
+
+def counted(cache: ModelCache) -> tuple[Figures, Figures]:
+    """What this worker has counted of m: the active generation, and the candidate."""
+    arms = cache.views["m"].arms
+    assert arms is not None
+    return tuple(  # type: ignore[return-value]
+        Figures(**{**one.row(), "seconds": 0.0, "slow": {"all": sum(one.row()["slow"].values())}})
+        for one in (arms.trial.active, arms.trial.candidate)
+    )
+
+
+def test_a_canary_answers_its_share_of_the_keys_on_every_worker(
+    publish: Publish, new_cache: NewCache, fleet: Fleet, wait_for: WaitFor
+) -> None:
+    """Two workers, one answer for each key; whom the candidate has answered it goes on to answer; a request without a key is none of
+    its business."""
+    publish(1)
+    caches = [new_cache(), new_cache()]
+    for cache in caches:
+        cache.get("m")
+    flip = publish(2, canary="30%,60%")
+    assert (flip.outcome, flip.generation) == ("canary", 2)
+    expected: set[str] = set()
+    for step, share in ((1, 0.3), (2, 0.6)):
+        for cache in caches:
+            wait_for(lambda one=cache, step=step: (arms := one.views["m"].arms) and arms.trial.step == step)
+        for cache in caches:
+            views = {key: cache.get("m", key=key) for key in KEYS}
+            tried = {key for key, view in views.items() if view.candidate == 2}
+            assert tried == {key for key in KEYS if place_of("m", 2, key) < hundredths(share)} and expected < tried
+            assert {(views[key].generation, y(views[key])) for key in tried} == {(1, 2.0)}
+            assert {(view.generation, view.candidate, y(view)) for key, view in views.items() if key not in tried} == {
+                (1, None, 1.0)
+            }
+            plain = cache.get("m")
+            assert (plain.generation, plain.candidate, y(plain)) == (1, None, 1.0)
+        expected = tried
+        if step == 1:
+            assert fleet.promote("m", "60%").outcome == "canary"
+    assert fleet.promote("m").outcome == "committed"
+    assert {(y(cache.get("m", key=key)), cache.get("m", key=key).candidate) for cache in caches for key in KEYS} == {
+        (2.0, None)
+    }
+
+
+def test_without_a_canary_a_key_costs_nothing(publish: Publish, new_cache: NewCache) -> None:
+    """The same object as for everybody: no copy of the view, nothing counted."""
+    publish(1)
+    cache = new_cache()
+    view = cache.get("m")
+    assert cache.get("m", key="u1") is view and cache.use("m", key="u2") is view
+    assert view.arms is None
+
+
+def test_a_block_counts_for_its_group(publish: Publish, new_cache: NewCache, wait_for: WaitFor) -> None:
+    """Errors that leave it, time, scores; uses count on the view that the model has."""
+    publish(1)
+    cache = new_cache()
+    cache.get("m")
+    publish(2, canary="50%")
+    wait_for(lambda: cache.views["m"].arms)
+    old, new = (next(key for key in KEYS if (place_of("m", 2, key) < 5000) == is_tried) for is_tried in (False, True))
+    before = cache.views["m"].uses
+    with cache.use("m", key=new) as held:
+        held.score(0.5)
+        assert held.candidate == 2
+    with pytest.raises(ValueError, match="made up"), cache.use("m", key=new):
+        raise ValueError("made up")
+    with cache.use("m", key=old) as held:
+        assert held.candidate is None
+    with cache.use("m"):
+        pass
+    active, candidate = counted(cache)
+    assert active == Figures(1, slow={"all": 1})
+    assert candidate == Figures(2, 1, scored=1, score=0.5, squares=0.25, slow={"all": 2})
+    assert cache.views["m"].uses == before + 4
+
+
+def test_a_canary_with_a_policy_goes_its_way(
+    publish: Publish, new_cache: NewCache, fleet: Fleet, background: Background
+) -> None:
+    """Nobody decides anything but the workers that answer: it is promoted, committed, and watched; the next one, which fails every
+    second request, is aborted; then what is active turns bad, and goes."""
+    publish(1)
+    caches = [new_cache(), new_cache()]
+    for cache in caches:
+        cache.get("m")  # without a holder it would be committed at once
+    stop, bad = threading.Event(), [0.0]
+
+    def ask(cache: ModelCache) -> None:
+        turn = 0
+        while not stop.wait(0.001):
+            turn += 1
+            with contextlib.suppress(ValueError), cache.use("m", key=f"u{turn % 500}") as held:
+                if y(held) == bad[0] and turn % 2:
+                    raise ValueError
+
+    clients = [background(lambda cache=cache: ask(cache)) for cache in caches]
+    how = {"canary": "50%", "policy": "errors=5%,requests=20,seconds=0"}
+    try:
+        assert publish(2, **how).outcome == "committed"
+        watch = fleet.model("m").watch
+        assert watch is not None and watch.generation == 2
+        bad[0] = 3.0
+        with pytest.raises(FlipAborted, match=r"errors .* % against 0 %"):
+            publish(3, **how)
+        bad[0] = 2.0
+        end = time.monotonic() + 20
+        while fleet.model("m").generation == 2:
+            assert time.monotonic() < end
+            stop.wait(0.01)
+        status = fleet.model("m")
+        assert (status.generation, status.pin, status.watch) == (4, None, None)
+        assert fleet.history("m")[0].rollback_of == 1
+    finally:
+        stop.set()
+    for client in clients:
+        client.result(20)
 
 
 # --- without Redis ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import re
 
 import pytest
 from genlock.coordinator.errors import BadInput
-from genlock.worker.exposition import CONTENT_TYPES, FAMILIES, render
+from genlock.worker.exposition import CONTENT_TYPES, FAMILIES, render, to_prometheus
 from genlock.worker.stats import Stats
 from genlock.worker.view import Lease, View
 
@@ -68,10 +68,16 @@ def read_sample(line: str) -> tuple[str, frozenset[tuple[str, str]], float]:
 @pytest.fixture
 def stats() -> Stats:
     """Something of everything, at 1000 s of the worker's clock."""
-    stats = Stats(clock=lambda: 1000.0, wall=lambda: 1_700_000_000.0, worker="host:7")
-    view = View(model="digits", payload=None, generation=9, version="ab" * 32, bytes=2048, used_at=990.0)
+    moment = [994.0]
+    stats = Stats(clock=lambda: moment[0], wall=lambda: 1_700_000_000.0, worker="host:7", fleet="prod")
+    before = View(model="digits", payload=None, generation=8, version="cd" * 32, stale=True)
+    view = View(model="digits", payload=None, generation=9, version="ab" * 32, bytes=2048, used_at=990.0, lease=Lease())
     view.uses = 40
+    stats.installed({"digits": before})
+    moment[0] = 1000.0
     stats.installed({"digits": view})
+    stats.held = {"digits": {"active": {"generation": 9, "bytes": 2048}, "warm": {"generation": 8, "bytes": 1024}}}
+    stats.alarm(0.99, lambda rate: None, least=1)
     stats.lease = Lease()
     stats.lease.extend(1002.5)
     for model in ("digits", "old.one"):
@@ -92,6 +98,7 @@ def stats() -> Stats:
     stats.epoch_seen(3)
     stats.resubscribed()
     stats.hook_raised("on_flip")
+    stats.tick()
     return stats
 
 
@@ -124,7 +131,17 @@ def test_values_reach_their_metric(stats: Stats):
     assert sample(stats, "drops_total", model="digits", reason="lru_bytes") == 0
     assert sample(stats, "active_generation", model="digits") == 9
     assert sample(stats, "active_info", model="digits", version="ab" * 32) == 1
+    assert sample(stats, "stale", model="digits") == 0
     assert sample(stats, "model_bytes", model="digits") == 2048
+    assert sample(stats, "held_generation", model="digits", state="warm") == 8
+    assert sample(stats, "held_bytes", model="digits", state="active") == 2048
+    assert sample(stats, "hit_ratio_threshold") == 0.99
+    assert sample(stats, "hit_ratio_low") == sample(stats, "hit_ratio_alarms_total") == 1
+    assert sample(stats, "mixed_seconds_sum", model="digits") == 6
+    assert sample(stats, "stale_answers_total", model="digits") == 1
+    assert sample(stats, "figures_timestamp_seconds") == 1_700_000_000
+    assert sample(stats, "redis_up") == 1
+    assert sample(stats, "info", fleet="prod") == 1
     assert sample(stats, "used_timestamp_seconds", model="digits") == 1_699_999_990
     assert sample(stats, "redis_calls_total", call="heartbeat", outcome="ok") == 1
     assert sample(stats, "lease_seconds") == 2.5
@@ -140,7 +157,7 @@ def test_histograms_are_whole(stats: Stats):
         for key, value in samples.items()
         if key[0].endswith("_count") and key[0].removesuffix("_count") in types
     }
-    assert len(counts) == 2 + 2 * 2 + 2 * 2 + 1
+    assert len(counts) == 2 * 2 + 2 * 2 + 2 * 2 + 1
     for (name, labels), count in counts.items():
         base = name.removesuffix("_count")
         buckets = sorted(
@@ -151,10 +168,20 @@ def test_histograms_are_whole(stats: Stats):
         values = [value for _, value in buckets]
         assert values == sorted(values)
         assert buckets[-1] == (math.inf, count)
-        assert samples[f"{base}_sum", labels] > 0
+        assert (samples[f"{base}_sum", labels] > 0) == (count > 0)
     assert sample(stats, "flip_phase_seconds_sum", model="digits", phase="preparing") == 0.5
     assert sample(stats, "load_step_seconds_bucket", model="digits", step="build", le="0.01") == 0
     assert sample(stats, "load_step_seconds_bucket", model="digits", step="build", le="0.03") == 1
+
+
+def test_several_processes_are_one_text(stats: Stats):
+    """Figures of two workers in a row had each HELP twice, and Prometheus refused the scrape; in one family each has its own label."""
+    second = stats.detail() | {"worker": "host:8"}
+    types, samples = read(to_prometheus(stats.detail(), second))
+    assert types == {f"genlock_worker_{family.name}": family.kind for family in FAMILIES}
+    hits = {labels: value for (name, labels), value in samples.items() if name == "genlock_worker_hits_total"}
+    assert len(hits) == 4
+    assert sum(hits.values()) == 80
 
 
 def test_what_has_no_value_is_left_out():

@@ -7,7 +7,7 @@ import re
 import pytest
 from genlock.coordinator.errors import HeaderInvalid, NotReady
 from genlock.coordinator.manifest import NAME
-from genlock.worker.headers import GENERATION, STALE, VERSION, Least, key_of, of_views
+from genlock.worker.headers import CANDIDATE, GENERATION, STALE, VERSION, Least, key_of, of_views
 from genlock.worker.view import View
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +17,9 @@ KEY = re.compile(r"[a-z*][a-z0-9_.*-]*\Z")
 names = st.text("ABCxyz019._-", min_size=1, max_size=12)
 
 
-def view(model: str, generation: int, *, stale: bool = False) -> View:
-    return View(model=model, payload=None, generation=generation, version=f"{generation:02x}", stale=stale)
+def view(model: str, generation: int, *, stale: bool = False, candidate: int | None = None) -> View:
+    version = f"{candidate or generation:02x}"
+    return View(model=model, payload=None, generation=generation, version=version, stale=stale, candidate=candidate)
 
 
 # --- names as keys ---------------------------------------------------------------------------------------------------
@@ -54,6 +55,23 @@ def test_every_name_has_a_key_of_its_own(one: str, other: str) -> None:
 def test_one_model_is_plain() -> None:
     assert of_views([view("m", 4)]) == [(GENERATION, "4"), (VERSION, "04")]
     assert of_views([view("m", 4, stale=True)]) == [(GENERATION, "4"), (VERSION, "04"), (STALE, "1")]
+
+
+def test_an_answer_of_a_candidate_is_marked() -> None:
+    """The generation is the active one, so that it never seems to go back when the canary is aborted."""
+    assert of_views([view("m", 4, candidate=5)]) == [(GENERATION, "4"), (VERSION, "05"), (CANDIDATE, "5")]
+    assert of_views([view("B", 2), view("a", 4, candidate=5)]) == [
+        (GENERATION, "*b=2, a=4"),
+        (VERSION, '*b="02", a="05"'),
+        (CANDIDATE, "a=5"),
+    ]
+
+
+def test_an_answer_that_used_the_candidate_too_is_marked() -> None:
+    """Two look-ups of one model in one request, the canary began between them: what the candidate touched is its answer."""
+    both = [view("m", 4), view("m", 4, candidate=5)]
+    for views in (both, both[::-1]):
+        assert of_views(views) == [(GENERATION, "4"), (VERSION, "05"), (CANDIDATE, "5")]
 
 
 def test_several_models_are_a_dictionary() -> None:

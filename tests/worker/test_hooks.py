@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from genlock.coordinator.fleet import Fleet
+from genlock.coordinator.logs import JsonFormatter
 from genlock.worker import cache as cache_room
 from genlock.worker import hooks
 from genlock.worker.badge import Badge, Membership
@@ -45,7 +46,7 @@ class Log:
 
 @pytest.fixture
 def server() -> Any:
-    return SimpleNamespace(log=Log())
+    return SimpleNamespace(log=Log(), cfg=Config())
 
 
 @pytest.fixture
@@ -208,6 +209,26 @@ def test_who_has_said_where_lines_go_is_left_alone(
     hooks.post_worker_init(worker)
     assert hooks._ours.handlers == ([theirs] if whose == "genlock" else [])
     assert hooks._ours.level == logging.NOTSET
+
+
+def test_all_lines_of_gunicorn_are_json_where_that_is_wanted(
+    server: Any, worker: Any, only: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One stream has gunicorn's lines and ours: a collector that reads JSON stumbles over each that is not."""
+    only()
+    (handler,) = server.log.error_log.handlers
+    hooks.pre_fork(server, worker)
+    assert handler.formatter is None
+    monkeypatch.setenv("GENLOCK_LOG", "xml")
+    hooks.pre_fork(server, worker)
+    assert handler.formatter is None, "the app says what is wrong with it; the arbiter goes on"
+    monkeypatch.setenv("GENLOCK_LOG", "json")
+    server.cfg.set("logconfig_dict", {"version": 1})
+    hooks.pre_fork(server, worker)
+    assert handler.formatter is None, "who has configured gunicorn's logging keeps the say"
+    server.cfg.set("logconfig_dict", {})
+    hooks.pre_fork(server, worker)
+    assert isinstance(handler.formatter, JsonFormatter)
 
 
 # --- in the arbiter --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,18 @@ def test_a_load_is_reported_with_its_payload(bench: Bench, wait_for: WaitFor) ->
     assert done.loaded is not None
     assert torch.equal(done.loaded.payload["w"], torch.ones(2))
     assert done.manifest == bench.manifest
+
+
+def test_people_see_the_step_of_a_load_while_it_runs(bench: Bench, wait_for: WaitFor) -> None:
+    """A candidate of 40 GB takes minutes on each worker: an operator wants to see at which step it is, and since when."""
+    seen: list[Any] = []
+    bench.loader = lambda checkpoint: (seen.append(bench.thread.loading), checkpoint.state_dict())[1]
+    began = time.time()
+    bench.outcome(wait_for, bench.job())
+    (loading,) = seen
+    assert 0 <= loading["m"].pop("since") - began < 20
+    assert loading == {"m": {"generation": 7, "step": "build"}}
+    assert bench.thread.loading == {}, "and nothing when it is done"
 
 
 def test_bad_bytes_are_bad(bench: Bench, wait_for: WaitFor) -> None:

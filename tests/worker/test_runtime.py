@@ -467,3 +467,74 @@ def test_orders_that_nobody_sees_are_counted(new_cache: NewCache, publish: Publi
     assert models["a"]["last_rejection"]["why"] == "the fleet did not commit it"
     assert (models["a"]["drops"]["clear"], models["b"]["drops"]["clear"]) == (0, 1)
     assert "unknown" not in models
+
+
+# --- what people see of it -------------------------------------------------------------------------------------------
+
+
+def test_each_event_has_its_ids_in_the_log(
+    publish: Publish, fleet: Fleet, new_cache: NewCache, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A collector looks for all that became of generation 2 of a model on one worker: by fields, not by the words of a sentence."""
+    caplog.set_level("INFO", "genlock.worker")
+    publish(1)
+    cache = new_cache()
+    cache.get("m")
+    publish(2)
+    with pytest.raises(FlipRejected):
+        publish(float("nan"))
+    cache.get("m")
+    wait_for(lambda: cache.get_stats()["rejected"])
+    fleet.clear("m")
+
+    def found(event: str) -> list[Any]:
+        return [record.__dict__ for record in caplog.records if record.__dict__.get("event") == event]
+
+    wait_for(lambda: found("cleared"))
+    flip = found("flipped")[-1]
+    assert (flip["model"], flip["generation"], flip["before"], flip["fleet"]) == ("m", 2, 1, "t")
+    assert flip["worker"] == cache.worker
+    assert set(flip["seconds"]) == {"preparing", "fencing"}
+    assert [(one["generation"], one["purpose"]) for one in found("loaded")] == [(1, "active"), (2, "candidate")]
+    (failed,) = found("load-failed")
+    assert (failed["generation"], failed["said"], failed["step"]) == (3, "bad", "check")
+    (rejected,) = found("rejected")
+    assert (rejected["generation"], rejected["step"]) == (3, "check")
+
+
+def test_what_is_loaded_is_known_generation_by_generation(
+    publish: Publish, new_cache: NewCache, wait_for: WaitFor
+) -> None:
+    """Memory of a model is twice or three times that of what answers; the figures say which generations have it."""
+    publish(1)
+    cache = new_cache()
+    cache.get("m")
+    flip = publish(2)
+    cache.get("m")
+    held = wait_for(lambda: len(cache.get_detailed_stats()["models"]["m"]["held"]) == 2 and cache.stats.held["m"])
+    assert {state: about["generation"] for state, about in held.items()} == {"active": flip.generation, "warm": 1}
+    assert all(about["bytes"] > 0 for about in held.values())
+
+
+def test_people_see_at_which_step_a_worker_is(
+    publish: Publish, fleet: Fleet, new_cache: NewCache, background: Background, wait_for: WaitFor
+) -> None:
+    """All wait for one worker: is it reading from a slow disk, or does its loader hang? The next heartbeat but one says so."""
+    publish(1)
+    go_on = threading.Event()
+
+    def slow() -> nn.Module:
+        assert go_on.wait(20)
+        return nn.Linear(2, 2)
+
+    cache = new_cache(loaders={"m": slow})
+    cache.start()
+
+    def loading() -> Any:
+        found = fleet.workers()
+        return found[0].about.get("loading") if found else None
+
+    told = wait_for(loading)
+    assert (told["m"]["generation"], told["m"]["step"]) == (1, "build")
+    go_on.set()
+    wait_for(lambda: loading() == {}, description="and that it is done")

@@ -11,6 +11,7 @@ from genlock.worker.loading import Loaded
 from genlock.worker.orders import Shown
 from genlock.worker.shelf import Shelf
 from genlock.worker.slot import Key
+from genlock.worker.trial import Trial, Tried
 from genlock.worker.view import FOREVER, NEVER, Lease
 
 #: Two generations of a model; the version tells the content.
@@ -198,3 +199,64 @@ def test_what_a_request_still_uses_outlives_its_place(shelf: Shelf, lease: Lease
     del used
     gc.collect()
     assert payload() is None
+
+
+# --- canaries --------------------------------------------------------------------------------------------------------
+
+
+def trying(lease: Lease, step: int = 1) -> Shown:
+    """Generation 1 answers; 2, handle 3, is its canary."""
+    trial = Trial("a", Tried((2, step, 10_000), None), "1")
+    return leased(ONE, 1, lease)._replace(trial=trial, other=(TWO, 3))
+
+
+def test_a_canary_is_a_view_of_its_own_beside_the_active_one(shelf: Shelf, lease: Lease) -> None:
+    """Marked: the number of what is active, payload and version of the candidate, under the same lease."""
+    what = trying(lease)
+    shelf.show({"a": what}, 5.0)
+    view = shelf.views["a"]
+    assert (view.generation, view.version, view.candidate, view.bytes) == (*ONE, None, 1000)
+    assert view.arms is not None and view.arms.trial is what.trial
+    other = view.arms.other
+    assert other is not None and other.payload is not view.payload
+    assert (other.model, other.generation, other.version, other.candidate) == ("a", 1, TWO[1], 2)
+    assert (other.lease, other.stale, other.bytes, other.arms) == (lease, False, 3000, None)
+
+
+def test_another_step_is_another_view(shelf: Shelf, lease: Lease) -> None:
+    """Requests count in the trial that their view has: in the one before, nobody would ever report it."""
+    first = trying(lease)
+    shelf.show({"a": first}, 5.0)
+    before = shelf.views["a"]
+    assert shelf.show({"a": first}, 6.0) is None
+    assert shelf.show({"a": trying(lease, 2)}, 6.0) == ()
+    assert shelf.views["a"] is not before
+    assert shelf.show({"a": leased(ONE, 1, lease)}, 7.0) == ()
+    assert shelf.views["a"].arms is None
+
+
+def test_a_watch_has_no_other(shelf: Shelf, lease: Lease) -> None:
+    trial = Trial("a", Tried((1, 0, 0), None), "1")
+    shelf.show({"a": leased(ONE, 1, lease)._replace(trial=trial)}, 5.0)
+    arms = shelf.views["a"].arms
+    assert arms is not None and (arms.trial, arms.other) == (trial, None)
+
+
+def test_who_had_to_ask_takes_no_part_in_a_canary(shelf: Shelf, lease: Lease) -> None:
+    """Its answer is from what Redis just said is active; it counts on the view of the map."""
+    shelf.show({"a": trying(lease)}, 5.0)
+    view = shelf.answer("a", ONE, 1, stale=False)
+    assert view is shelf.views["a"] and view.candidate is None
+    assert shelf.answer("a", ONE, 1, stale=True).arms is None
+
+
+def test_a_canary_that_is_over_leaves_no_payload(shelf: Shelf, lease: Lease) -> None:
+    shelf.show({"a": trying(lease)}, 5.0)
+    arms = shelf.views["a"].arms
+    assert arms is not None and arms.other is not None
+    gone = weakref.ref(arms.other.payload)
+    del arms
+    shelf.show({"a": leased(ONE, 1, lease)}, 6.0)
+    assert shelf.let_go({1})
+    gc.collect()
+    assert gone() is None

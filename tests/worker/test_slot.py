@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import BAD, FAILED, FENCED, READY, Active, Candidate, Say, State
+from genlock.coordinator.calls import BAD, FAILED, FENCED, READY, Active, Candidate, Say, State, Watched
+from genlock.coordinator.calls import Tried as Plan
 from genlock.worker.slot import RETRY_FROM_S, RETRY_TO_S, Job, Slot, Told
 
 NOW = 100.0
@@ -357,3 +358,67 @@ def test_nothing_active_owes_nothing() -> None:
     assert slot.owes("1") is None
     slot.apply(State(0, "idle"), epoch=1, is_open=True)
     assert slot.owes("1") is None and slot.detail_of((1, "v1")) == {}
+
+
+# --- canaries --------------------------------------------------------------------------------------------------------
+
+
+def canary(rev: int, step: int = 1, share: int = 500, mine: str | None = "ready") -> State:
+    plan = Plan([500, 2500], 60_000, "the policy")
+    return State(rev, "canary", active(1), candidate(2, canary=plan, step=step, share=share), mine)
+
+
+def test_a_canary_leaves_the_lease_and_what_is_shown(serving: Slot) -> None:
+    """Nobody is fenced for it: what is active answers everybody else, and the candidate is kept beside it."""
+    serving.apply(preparing(2, 1, 2), epoch=1, is_open=True)
+    load(serving, 2, 2, purpose="candidate")
+    serving.apply(canary(3), epoch=1, is_open=True)
+    assert serving.is_free and serving.shown == (1, "v1") and serving.target == (2, "v2")
+    assert serving.handles == {(1, "v1"): 1, (2, "v2"): 2} and serving.owes("1") is None
+
+
+def test_who_comes_late_to_a_canary_gets_ready_for_it(serving: Slot) -> None:
+    serving.apply(canary(3, mine="late"), epoch=1, is_open=True)
+    assert serving.wanted(NOW) == ((2, "v2"), "candidate")
+    load(serving, 2, 2, purpose="candidate")
+    assert serving.owes("1") == Say("1", "m", 2, READY, SECONDS)
+
+
+def test_a_trial_goes_on_while_it_counts_the_same(serving: Slot) -> None:
+    """What was reported is counted on; another step, or another membership, begins at 0."""
+    serving.apply(canary(3), epoch=1, is_open=True)
+    first = serving.trial("1", None)
+    assert first is not None and (first.key, first.policy, first.is_watch) == ((2, 1, 500), "the policy", False)
+    assert serving.trial("1", first) is first
+    serving.apply(canary(4), epoch=1, is_open=True)
+    assert serving.trial("1", first) is first, "a newer state of the same step"
+    assert serving.trial("2", first) is not first
+    serving.apply(canary(5, step=2, share=2500), epoch=1, is_open=True)
+    second = serving.trial("1", first)
+    assert second is not None and second is not first and second.key == (2, 2, 2500)
+
+
+def test_a_watch_is_a_trial_of_what_is_active(serving: Slot) -> None:
+    serving.apply(idle(2, 1, watch=Watched(1, "the policy")), epoch=1, is_open=True)
+    found = serving.trial("1", None)
+    assert found is not None and (found.key, found.policy, found.is_watch) == ((1, 0, 0), "the policy", True)
+    serving.apply(idle(3, 1, watch=Watched(9, "the policy")), epoch=1, is_open=True)
+    assert serving.trial("1", found) is None
+
+
+def test_a_canary_goes_before_the_watch_that_it_interrupts(serving: Slot) -> None:
+    """Workers count one thing at a time."""
+    state = canary(3)
+    serving.apply(State(3, "canary", state.active, state.cand, "ready", watch=Watched(1, "p")), epoch=1, is_open=True)
+    found = serving.trial("1", None)
+    assert found is not None and found.key == (2, 1, 500)
+
+
+def test_without_a_state_or_anything_active_there_is_no_trial(slot: Slot) -> None:
+    assert Slot("m", None).trial("1", None) is None
+    assert slot.trial("1", None) is None
+    slot.apply(preparing(2, 1, 2), epoch=1, is_open=True)
+    assert slot.trial("1", None) is None
+    slot.apply(canary(3), epoch=1, is_open=True)
+    slot.new_epoch()
+    assert slot.trial("1", None) is None

@@ -6,8 +6,9 @@ import json
 import threading
 
 import pytest
+from genlock.worker.counts import MAX_KINDS, OTHERS
 from genlock.worker.hitrate import HitRate
-from genlock.worker.stats import BUCKETS_S, MAX_KINDS, MAX_NAMES, MAX_WHY, OTHERS, Kinds, Stats, Times
+from genlock.worker.stats import MAX_NAMES, MAX_WHY, Stats
 from genlock.worker.view import Lease, View
 
 UNIX = 1_700_000_000.0
@@ -328,38 +329,11 @@ def test_kinds_are_bounded(stats: Stats):
     """A reason with a number in it (`invalidate("digits", "job 4711")`) made a new time series every
     minute.
     """
-    kinds = Kinds(("ok",))
-    for number in range(MAX_KINDS + 9):
-        kinds.add(f"job {number}")
-    assert len(kinds) == MAX_KINDS + 1
-    assert kinds[OTHERS] == 10
     for number in range(MAX_KINDS + 9):
         stats.redis_called(f"call{number}", 0.1, ok=True)
         stats.loaded("digits", steps={f"step{number}": 0.1})
     assert stats.detail()["process"]["redis_calls"][OTHERS] == {"ok": 9, "failed": 0}
     assert figures(stats)["load_steps"][OTHERS]["count"] == 9
-
-
-def test_times_are_a_cumulative_histogram():
-    """`le` means at most: a time that is exactly a bound belongs into its bucket, one above all bounds
-    only into +Inf.
-    """
-    times = Times()
-    assert times.facts()["last_s"] is None
-    for seconds in (0.0, 0.01, 0.010001, 500.0):
-        times.add(seconds)
-    facts = times.facts()
-    buckets = facts["buckets"]
-    assert list(buckets) == [*map(str, BUCKETS_S), "+Inf"]
-    assert (buckets["0.0001"], buckets["0.01"], buckets["0.03"], buckets["120.0"], buckets["+Inf"]) == (
-        1,
-        2,
-        3,
-        3,
-        4,
-    )
-    assert (facts["count"], facts["last_s"]) == (4, 500.0)
-    assert facts["sum_s"] == pytest.approx(500.020001)
 
 
 def test_figures_are_json_and_apart_from_what_goes_on(stats: Stats):
@@ -410,3 +384,47 @@ def test_uses_of_an_installed_stale_view_are_stale_answers(stats: Stats):
     assert (figures(stats)["stale_answers"], stats.summary()["stale_answers"]) == (6, 6)
     stats.installed({"digits": view_of(uses=1)})
     assert (figures(stats)["stale_answers"], stats.summary()["stale_answers"]) == (6, 6)
+
+
+# --- what is more than a count ---------------------------------------------------------------------------------------
+
+
+def test_a_spell_of_stale_answers_is_told_when_it_turns_out_to_be_mixed(stats: Stats, clock: Clock):
+    """Redis was gone, the fleet flipped, this worker was the last to hear: for how long at most did it answer from the one before?"""
+    lease = Lease()
+    stats.installed({"digits": view_of().as_stale()})
+    clock.now += 4
+    stats.installed({"digits": view_of(generation=5).under(lease)})
+    assert figures(stats)["mixed"]["sum_s"] == 4
+    assert figures(stats)["mixed"]["count"] == 1
+    assert figures(stats)["stale"] is False
+
+
+def test_what_was_dropped_while_stale_tells_nothing_later(stats: Stats, clock: Clock):
+    """Nobody was answered from it meanwhile."""
+    stats.installed({"digits": view_of().as_stale()})
+    assert figures(stats)["stale"] is True
+    stats.installed({})
+    assert figures(stats)["stale"] is None
+    clock.now += 3600
+    stats.installed({"digits": view_of(generation=5).under(Lease())})
+    assert figures(stats)["mixed"]["count"] == 0
+
+
+def test_an_alarm_stands_in_the_figures(stats: Stats):
+    """The callback may be nobody's: Prometheus rings from the gauge, and counts how often it came."""
+    assert (stats.summary()["hit_rate_threshold"], stats.summary()["hit_rate_low"]) == (None, None)
+    stats.alarm(0.5, lambda rate: None, least=1)
+    stats.tick()
+    assert (stats.summary()["hit_rate_threshold"], stats.summary()["hit_rate_low"]) == (0.5, False)
+    stats.missed("digits")
+    for _ in range(2):
+        stats.tick()
+    assert (stats.summary()["hit_rate_low"], stats.summary()["hit_rate_alarms"]) == (True, 1)
+
+
+def test_redis_is_up_as_of_the_last_call(stats: Stats):
+    assert stats.detail()["process"]["redis_up"] is None
+    for ok in (True, False, True):
+        stats.redis_called("ask", 0.001, ok=ok)
+        assert stats.detail()["process"]["redis_up"] is ok

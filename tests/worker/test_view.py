@@ -196,3 +196,20 @@ def test_leases_and_watchers_are_measured_on_one_clock():
     """R5: a worker's lease on CLOCK_MONOTONIC went on for the minute that a laptop slept; its watcher's clock
     had not stopped, so it was evicted, and answered from the old generation."""
     assert clock is coordinator_clock
+
+
+def test_without_a_canary_scores_and_ends_are_nothing():
+    """Users call them in every request; a view is shared by all of them, and must not keep anything of one."""
+    view = view_of(candidate=None)
+    before = {name: getattr(view, name) for name in View.__slots__ if hasattr(view, name)}
+    assert view.arms is None
+    view.score(0.5)
+    view.ended(failed=True)
+    assert {name: getattr(view, name) for name in before} == before
+
+
+def test_a_stale_copy_takes_no_part_in_a_canary():
+    """Only what answers under a lease does."""
+    arms = object()
+    assert view_of(arms=arms).arms is arms
+    assert view_of(arms=arms).as_stale().arms is None

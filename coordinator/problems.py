@@ -1,7 +1,7 @@
 """Errors as HTTP answers: RFC 9457 `application/problem+json`. Pure but for the log of faults; no web framework is needed.
 
 A GenlockError becomes `urn:genlock:problem:` and its class in kebab case, its own status, its sentence as `detail`, its facts as further
-members, and `Retry-After` where it says when to come again. A setting that cannot be used is 503: no client of a worker can mend it.
+members, and `Retry-After` where it says when to come again. A setting that cannot be used is 503: no client can mend it.
 An error of HTTP itself is `about:blank`, as the RFC has it. Whatever nobody expected is 500 with an `id` that the log has too; neither
 its type nor its text leaves the process.
 """
@@ -15,13 +15,16 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..coordinator.errors import GenlockError, SettingsInvalid
+from .errors import GenlockError, SettingsInvalid
 
-_log = logging.getLogger("genlock.worker")
+if TYPE_CHECKING:
+    from .task import TaskResult
+
+_log = logging.getLogger("genlock.http")
 
 MEDIA_TYPE = "application/problem+json"
 #: What types of genlock's own begin with; these names are promises.
@@ -76,11 +79,24 @@ def of_http(status: int, detail: str, instance: str, headers: Mapping[str, str] 
     return Problem(status, _members("about:blank", title, status, detail, instance), kept)
 
 
+def of_task(result: TaskResult, instance: str, *, waited_s: float) -> Problem | None:
+    """Who did not do, or did not answer, what all workers had to do; None where all did."""
+    if result.ok:
+        return None
+    facts = msgspec.to_builtins(result)
+    what = f"{result.kind} of {result.model or 'all models'}"
+    if result.silent:
+        why = f"{what}: no answer within {waited_s:g} s from {', '.join(result.silent)}; they may still do it"
+        return of_kind("silent-workers", 504, why, instance, facts)
+    why = f"{what}: " + "; ".join(f"{worker} failed: {reason}" for worker, reason in result.failed.items())
+    return of_kind("failed-workers", 502, why, instance, facts)
+
+
 def of_fault(error: BaseException, instance: str) -> Problem:
     """What nobody expected: logged under the id that the answer carries."""
     name = uuid.uuid4().hex
     _log.error("error %s while answering %s", name, instance, exc_info=error)
-    detail = f"something failed that should not have; the log of this worker says more under {name}"
+    detail = f"something failed that should not have; the log of this process says more under {name}"
     return of_kind("fault", 500, detail, instance, {"id": name})
 
 

@@ -1,4 +1,4 @@
-"""worker/problems.py: each error as RFC 9457 has it, and nothing of the inside of this process."""
+"""coordinator/problems.py: each error as RFC 9457 has it, and nothing of the inside of this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 import pytest
-from genlock.coordinator import errors
+from genlock.coordinator import errors, problems
 from genlock.coordinator.errors import (
     BadInput,
     FleetClosed,
@@ -18,7 +18,7 @@ from genlock.coordinator.errors import (
     Unauthorized,
     UnknownModel,
 )
-from genlock.worker import problems
+from genlock.coordinator.task import TaskResult
 
 
 def body(problem: problems.Problem) -> Any:
@@ -118,3 +118,25 @@ def test_a_fault_tells_the_log_everything_and_the_client_its_id(caplog: pytest.L
     assert "hunter2" not in problem.encode().decode()
     assert "ZeroDivision" not in problem.encode().decode()
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("silent", "failed", "status", "kind", "said"),
+    [
+        ((), {}, None, "", ""),
+        (("h:1", "h:2"), {"h:3": "no memory"}, 504, "silent-workers", "within 20 s from h:1, h:2"),
+        ((), {"h:3": "no memory"}, 502, "failed-workers", "h:3 failed: no memory"),
+    ],
+)
+def test_who_did_not_do_what_all_had_to_do_is_named(
+    silent: tuple[str, ...], failed: dict[str, str], status: int | None, kind: str, said: str
+) -> None:
+    result = TaskResult(kind="clear", model=None, asked=3, done={}, failed=failed, silent=silent)
+    problem = problems.of_task(result, "/x", waited_s=20)
+    assert (problem.status if problem else None) == status
+    if problem is not None:
+        found = body(problem)
+        assert found["type"] == f"urn:genlock:problem:{kind}"
+        assert "clear of all models" in found["detail"]
+        assert said in found["detail"]
+        assert (found["silent"], found["failed"]) == (list(silent), failed)

@@ -1,10 +1,10 @@
-"""worker/gate.py: who may clear the models of a whole fleet."""
+"""coordinator/gate.py: who has which token, and who may do what reaches the whole fleet."""
 
 from __future__ import annotations
 
 import pytest
 from genlock.coordinator.errors import NotAllowed, Unauthorized
-from genlock.worker.gate import check_operator
+from genlock.coordinator.gate import Caller, caller_of, check_operator
 
 TOKENS = (("viewer", "looks-only"), ("operator", "may-do-all"), ("operator", "may-do-all-too"))
 
@@ -56,3 +56,16 @@ def test_what_a_proxy_on_this_machine_passes_on_is_not_this_machine() -> None:
     """Behind nginx everybody comes from 127.0.0.1, and X-Forwarded-For may say whatever a client wrote into it."""
     with pytest.raises(NotAllowed, match="passed on"):
         check(tokens=(), relayed=True)
+
+
+def test_a_token_has_a_role_and_may_have_a_name() -> None:
+    tokens = (("operator/alice", "may-do-all"), ("viewer", "looks-only"))
+    assert caller_of(tokens, "Bearer may-do-all") == Caller("operator", "alice")
+    assert caller_of(tokens, "Bearer looks-only") == Caller("viewer", "viewer")
+
+
+def test_an_operator_may_look_and_a_viewer_may_not_change() -> None:
+    Caller("operator", "alice").check("viewer")
+    Caller("viewer", "bob").check("viewer")
+    with pytest.raises(NotAllowed, match="takes the role operator"):
+        Caller("viewer", "bob").check("operator")

@@ -1,0 +1,67 @@
+"""`genlock admin`: serves the coordinator's HTTP and its page."""
+
+from __future__ import annotations
+
+import secrets
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from ..errors import CommandBroken
+from ..gate import is_loopback
+from ..tokens import tokens_of
+from . import output
+from .session import Session
+
+#: Bytes of a token that is made for one run.
+TOKEN_BYTES = 24
+#: What the extra `admin` brings.
+NEEDED = ("flask", "gunicorn")
+
+
+def admin(
+    session: Session,
+    bind: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen.")] = "127.0.0.1:8900",
+    threads: Annotated[
+        int,
+        typer.Option(metavar="N", min=2, help="Requests at the same time; open pages need one each, 16 are kept free."),
+    ] = 48,
+) -> None:
+    """Serve the dashboard and the HTTP of the coordinator.
+
+    With GENLOCK_ADMIN_TOKENS or GENLOCK_ADMIN_TOKENS_FILE set, for who has a token. Without, on this machine only, by a link with a
+    token that is good for this run.
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise CommandBroken(
+            "admin", "genlock[admin]", f"{' and '.join(missing)} not installed: pip install 'genlock[admin]'"
+        )
+    host = _host(bind)
+    token = None
+    if not tokens_of(session.settings):
+        if not (is_loopback(host) or host == "localhost"):
+            raise typer.BadParameter(
+                f"{bind} can be reached from elsewhere, and no tokens are set: set GENLOCK_ADMIN_TOKENS=operator:TOKEN, or leave --bind"
+                " away and let a proxy with its own log-in stand before it"
+            )
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+    url = f"http://{bind}/" + (f"#token={token}" if token else "")
+    session.show({"url": url, "token": token}, lambda: _said(url, token))
+    from ..admin.serving import Server
+
+    Server(session.settings, bind=bind, threads=threads, token=token).run()
+
+
+def _host(bind: str) -> str:
+    host, colon, port = bind.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise typer.BadParameter(f"{bind!r} is not HOST:PORT, such as 127.0.0.1:8900 or [::1]:8900")
+    return host.strip("[]")
+
+
+def _said(url: str, token: str | None) -> list[str | output.Table]:
+    if token is None:
+        return [f"genlock admin: {url}", "Log in with a token of GENLOCK_ADMIN_TOKENS. Ctrl-C ends it."]
+    return [f"genlock admin: {url}", "Whoever has this link may do everything, until this ends. Ctrl-C ends it."]
