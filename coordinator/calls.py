@@ -440,14 +440,15 @@ class Abort(_Decision):
 
 @dataclass(frozen=True)
 class Promote(_Decision):
-    """`gen`: the candidate's; `share`: of the requests, in ten-thousandths, 0: all."""
+    """`gen`: the candidate's; `share`: of the requests, in ten-thousandths, 0: all; `step`: that it was decided in, 0: any."""
 
     gen: int = 0
     share: int = 0
+    step: int = 0
     script = "promote"
 
     def arguments(self) -> list[str | bytes]:
-        return [*super().arguments(), str(self.gen), str(self.share)]
+        return [*super().arguments(), str(self.gen), str(self.share), str(self.step)]
 
 
 @dataclass(frozen=True)
@@ -462,17 +463,18 @@ class Unpin(_Decision):
 
 @dataclass(frozen=True)
 class Rollback(_Decision):
-    """`to`: a committed generation, 0: the newest way back."""
+    """`to`: a committed generation, 0: the newest way back; `if_watched`: only while the active one is watched after its canary."""
 
     to: int = 0
     pin: bool = True
     agreement: float = 1.0
     prepare_ms: int = 120_000
+    if_watched: bool = False
     script = "rollback"
 
     def arguments(self) -> list[str | bytes]:
         more = [str(self.to), "1" if self.pin else "0", repr(self.agreement), str(self.prepare_ms)]
-        return [*super().arguments(), *more]
+        return [*super().arguments(), *more, "1" if self.if_watched else "0"]
 
 
 @dataclass(frozen=True)

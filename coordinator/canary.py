@@ -30,6 +30,8 @@ TIMEOUT_S = 3600.0
 SHORTEST_S, WIDER, BUCKETS = 0.0001, 1.1, 150
 #: Standard deviations that a group must be off before a judgement ahead of enough requests: 1 in 700 canaries that are as good is lost.
 SURE = 3.0
+#: The share of a group's requests that may be under way at the moment of a report; what is above it has hung, or died with its process.
+UNDER_WAY = 0.05
 #: Requests of each group without which nothing is said at all.
 LEAST_REQUESTS = 20
 
@@ -171,13 +173,20 @@ class Figures(msgspec.Struct, frozen=True):
     slow: dict[str, float] = {}
 
     @property
+    def ended(self) -> float:
+        """Requests that are over."""
+        return sum(self.slow.values())
+
+    @property
     def error_share(self) -> float:
-        return self.errors / self.requests if self.requests else 0.0
+        """Of the requests; those that never end are errors, too, where they are more than can be under way just now."""
+        lost = max(0.0, self.requests - self.ended)
+        failed = self.errors + (lost if lost > self.requests * UNDER_WAY else 0.0)
+        return min(1.0, failed / self.requests) if self.requests else 0.0
 
     @property
     def mean_s(self) -> float | None:
-        ended = sum(self.slow.values())
-        return self.seconds / ended if ended else None
+        return self.seconds / self.ended if self.ended else None
 
     @property
     def mean_score(self) -> float | None:
@@ -185,7 +194,7 @@ class Figures(msgspec.Struct, frozen=True):
 
     def percentile_s(self, part: float) -> float | None:
         """Seconds within which that part of the requests ended, to the width of a bucket; None: none has."""
-        wanted = part * sum(self.slow.values())
+        wanted = part * self.ended
         passed = 0.0
         for bucket in range(BUCKETS):
             passed += self.slow.get(str(bucket), 0.0)
@@ -235,20 +244,35 @@ class Judgement(NamedTuple):
     why: str
 
 
-def judge(policy: Policy, both: Both, age_s: float) -> Judgement:
+def judge(policy: Policy, both: Both, age_s: float, *, is_watch: bool = False) -> Judgement:
     """What the policy says of these figures, `age_s` after the step began.
 
     Ahead of enough requests a canary fails only when its errors or scores are worse by more than is allowed *and* SURE standard deviations
-    (a difference of two shares or two means; the sum of both variances); with enough of them each limit is taken as it stands.
+    (a difference of two shares or two means; the sum of both variances); with enough of them each limit is taken as it stands. What
+    is watched after its commit (`is_watch`) is looked at again and again, and chance would have it fail in the end: there only what is
+    that certain counts, and a latency that is off by another bucket.
     """
     found, known = both.candidate, both.active
-    least = min(found.requests, known.requests)
+    least = min(found.ended, known.ended)
+    if is_watch:
+        return _watched(policy, found, known, least)
     if least >= LEAST_REQUESTS and (why := _surely_worse(policy, found, known)):
         return Judgement("fail", why)
     if least < policy.requests or age_s < policy.seconds:
         needed = f"{int(least)} of {policy.requests} requests of each group, {age_s:.0f} of {policy.seconds:g} s"
         return Judgement("wait", needed)
     return _compared(policy, found, known)
+
+
+def _watched(policy: Policy, found: Figures, known: Figures, least: float) -> Judgement:
+    if least < policy.requests:
+        return Judgement("wait", f"{int(least)} of {policy.requests} requests")
+    if why := _surely_worse(policy, found, known):
+        return Judgement("fail", why)
+    slow, usual = found.percentile_s(0.95), known.percentile_s(0.95)
+    if policy.latency is not None and slow and usual and slow > policy.latency * usual * WIDER**2 * _ROUNDING:
+        return Judgement("fail", f"p95 {slow * 1000:.3g} ms against {usual * 1000:.3g} ms")
+    return Judgement("pass", "")
 
 
 def _compared(policy: Policy, found: Figures, known: Figures) -> Judgement:
@@ -263,9 +287,7 @@ def _compared(policy: Policy, found: Figures, known: Figures) -> Judgement:
         if slow is None or usual is None:
             return Judgement("wait", "no latency is known of one of the groups")
         facts.append(f"p95 {slow * 1000:.3g} ms against {usual * 1000:.3g} ms")
-        if (
-            slow > policy.latency * usual * WIDER * 1.000001
-        ):  # both are known to the width of a bucket; the rest is rounding
+        if slow > policy.latency * usual * WIDER * _ROUNDING:  # both are known to the width of a bucket
             return Judgement("fail", f"{facts[-1]}: more than {policy.latency:g} times as long")
     if policy.score is not None:
         low, usual = found.mean_score, known.mean_score
@@ -293,10 +315,14 @@ def _surely_worse(policy: Policy, found: Figures, known: Figures) -> str:
     return ""
 
 
+#: What powers of WIDER are off by at most.
+_ROUNDING = 1.000001
+
+
 def _share_variance(group: Figures) -> float:
     """Of the share of errors, with one success and one failure more than were seen: no group is without doubt (Agresti, Coull)."""
     total = group.requests + 2
-    share = min(1.0, max(0.0, (group.errors + 1) / total))  # more errors than requests: somebody wrote that
+    share = max(0.0, (group.error_share * group.requests + 1) / total)
     return share * (1 - share) / total
 
 

@@ -113,6 +113,8 @@ class Wait(Watch):
             return True
         if self.answer is None:
             return False
+        if self.answer.state == "next" and self.state is not None and self.state.is_canary:
+            return True  # it waits behind a canary, which may take as long as people like
         in_work = IN_WORK if self._tried_s is None else IN_WORK | {CANARY}
         return not (self._is_patient and self.answer.state in in_work)
 

@@ -60,7 +60,7 @@ print("worse" if failing else "thin" if not enough else "slow" if slower else "f
 
 abort() {
     say "aborting generation $generation: $1"
-    run abort "$model" --message "staged rollout: $1" || say "it could not be aborted; see genlock status $model"
+    run abort "$model" --generation "$generation" --message "staged rollout: $1" || say "it could not be aborted; see genlock status $model"
 }
 
 generation=
@@ -92,7 +92,7 @@ fi
 for step in "${!steps[@]}"; do
     if ((step)); then
         say "promoting generation $generation to ${steps[step]}"
-        run promote "$model" --share "${steps[step]}" > /dev/null
+        run promote "$model" --generation "$generation" --share "${steps[step]}" > /dev/null
     fi
     end=$((SECONDS + step_s)) last=$((SECONDS + 2 * step_s))
     while :; do
@@ -114,4 +114,4 @@ done
 
 say "promoting generation $generation to everybody"
 trap - INT TERM
-run promote "$model"
+run promote "$model" --generation "$generation"

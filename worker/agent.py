@@ -71,7 +71,7 @@ class Agent:
         self._said: set[str] = set()
         self._healed: set[str] = set()  # models that were given back in this epoch
         self.trials: dict[str, Trial] = {}  #: canaries, and what is watched after one
-        self._judged: dict[str, Call] = {}  # model → what its policy has decided, to be said
+        self._judged: dict[str, tuple[Trial, Call]] = {}  # model → what its policy has decided, to be said
         self._reported_at: dict[str, float] = {}
         self._last_say: tuple[Say, float] | None = None
         self._commands: list[Command] = []
@@ -485,7 +485,9 @@ class Agent:
         """What a policy has decided here; else, once in a lease, what was counted of a canary, or of what is watched after one."""
         assert self.member is not None
         for model in list(self._judged):
-            return self._judged.pop(model)
+            trial, decision = self._judged.pop(model)
+            if self.trials.get(model) is trial:  # else people, or another worker, were faster
+                return decision
         for model, trial in self.trials.items():
             if model in self.slots and now >= self._reported_at.get(model, 0.0) + self.lease_s:
                 self._reported_at[model] = now
@@ -502,7 +504,7 @@ class Agent:
             return
         decision = decided(slot.state, trial, reply.figures, reply.age / 1000, by=self.worker)
         if decision is not None:
-            self._judged[call.model] = decision
+            self._judged[call.model] = trial, decision
 
     def wake_at(self, now: float) -> float:
         """When `next_call` may have something, if no event comes before."""

@@ -93,7 +93,12 @@ def _used(environ: dict[str, Any], views: tuple[View, ...]) -> None:
     used.extend(views)
     demand = environ.get(_MIN_GENERATION)
     if demand is not None:
-        Least.of(demand).check(used)
+        try:
+            Least.of(demand).check(used)
+        except GenlockError:
+            for view in used:
+                view.ended(failed=False)  # what a client demands is no fault of a canary
+            raise
 
 
 def _telling(app: WSGIApplication) -> WSGIApplication:

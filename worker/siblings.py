@@ -149,7 +149,7 @@ class Siblings:
     def _files(self) -> Iterator[tuple[Path, _Name]]:
         """Of living processes of this place; those of dead ones are removed."""
         place = _place()
-        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+        for path in self._listed():
             name = _Name.of(path)
             if name is None or name.place != place:
                 continue
@@ -158,6 +158,15 @@ class Siblings:
             else:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
+
+    def _listed(self) -> list[Path]:
+        """What lies in the folder; nothing where it is somebody else's: what others can write there is not believed."""
+        try:
+            about = self._folder.stat()
+            is_ours = about.st_uid == os.geteuid() and not about.st_mode & 0o022
+            return list(self._folder.iterdir()) if is_ours else []
+        except OSError:
+            return []
 
     def _run(self) -> None:
         own, is_said = self._folder / f"{'@'.join(self._me())}{_FORM}", False

@@ -103,7 +103,10 @@ class Admin:
 
     def readiness(self) -> Ready:
         """Raises what keeps the admin from its fleet."""
-        fleet = self.reader.picture().fleet
+        try:
+            fleet = self.reader.picture().fleet
+        except GenlockError as error:
+            raise NotReady("*", str(error)) from error
         if fleet.stale:
             raise NotReady("*", fleet.why)
         return Ready(ready=True, as_of=fleet.as_of)
@@ -139,6 +142,7 @@ def create_app(settings: Settings | None = None, *, token: str | None = None, st
         raise SettingsInvalid("GENLOCK_ADMIN_TOKENS", "", why)
     admin = Admin(chosen, lambda: (*own, *tokens_of(chosen)), streams)
     app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # a redirect would be no problem, and before any token was looked at
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["genlock"] = admin
     for route in ROUTES:

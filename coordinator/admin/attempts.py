@@ -47,4 +47,5 @@ def _network(address: str) -> str:
         found = ip_address(address)
     except ValueError:  # a unix socket has none
         return address
-    return address if found.version == 4 else str(IPv6Address(int(found) >> 64 << 64))
+    found = getattr(found, "ipv4_mapped", None) or found  # how a socket for both names who comes by IPv4
+    return str(found) if found.version == 4 else str(IPv6Address(int(found) >> 64 << 64))

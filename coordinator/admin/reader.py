@@ -122,7 +122,9 @@ class Reader:
         self.picture()
         with self._changed:
             known = list(self._events)
-            events = _chosen(known, limit, after)
+            events = _chosen(
+                known, limit if after is None else MOST_EVENTS, after
+            )  # who comes back has missed what it has missed
             return Start(self._known(), known if events is None else events, self._number)
 
     def changes(self, number: int, timeout_s: float) -> list[Change] | None:
@@ -140,7 +142,7 @@ class Reader:
         if self._pid != os.getpid():
             self._begin()
         with self._changed:
-            if self._thread is None and not self._ends:
+            if (self._thread is None or not self._thread.is_alive()) and not self._ends:
                 self._thread = threading.Thread(target=self._run, name="genlock-admin-reader", daemon=True)
                 self._thread.start()
 
@@ -163,7 +165,11 @@ class Reader:
                 while not self._ends:
                     began = clock()
                     self._look(fleet)
-                    self._pause(ear, clock() - began)
+                    try:
+                        self._pause(ear, clock() - began)
+                    except GenlockError:  # the next look says it; till then nothing is heard
+                        with self._changed:
+                            self._changed.wait(IDLE_S)
         finally:
             fleet.close()
             with self._changed:
@@ -186,14 +192,13 @@ class Reader:
             self._began += 1
         try:
             picture, events = self._seen(fleet), self._heard(fleet)
-            memory = Memory(*fleet.registry.memory())
+            self.told.hears(events, Memory(*fleet.registry.memory()), is_new=self._picture is not None)
+            return self._show(picture, events, None)
         except GenlockError as error:
             return self._failed(error)
         except Exception as error:  # a fault of ours must not end what all requests stand on
             _log.exception("the fleet could not be read")
             return self._failed(RedisUnreachable(fleet.name, f"what was read makes no sense: {type(error).__name__}"))
-        self.told.hears(events, memory, is_new=self._picture is not None)
-        return self._show(picture, events, None)
 
     def _seen(self, fleet: Fleet) -> Picture:
         as_of = self._wall()

@@ -9,7 +9,7 @@ import typer
 
 from . import words
 from .output import Table
-from .publishing import Model, read_seconds
+from .publishing import Candidate, Model, read_seconds
 from .session import Session
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ Timeout = Annotated[
 FAILED, SILENT = 1, 4
 
 
-def abort(session: Session, model: Model, why: Why = "") -> None:
+def abort(session: Session, model: Model, generation: Candidate = None, why: Why = "") -> None:
     """Stop the candidate of a model; what is active stays active."""
-    generation = session.fleet.abort(model, why=why)
+    generation = session.fleet.abort(model, generation=generation, why=why)
     answer = {"outcome": "aborted", "model": model, "generation": generation}
     session.show(answer, lambda: [f"{model}: generation {generation} is aborted; what was active stays active"])
 

@@ -28,6 +28,9 @@ def read_seconds(text: str) -> float:
 
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model.", show_default=False)]
+Candidate = Annotated[
+    int | None, typer.Option(metavar="GEN", help="Only if this generation is the candidate; unset: whichever is.")
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the fleet has decided.")]
 
 
@@ -107,13 +110,16 @@ def promote(
     share: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Of the requests with a key: 25%; unset: all, it is committed.")
     ] = None,
+    generation: Candidate = None,
     wait: Wait = True,
     timeout: Timeout = None,
     why: Annotated[str, typer.Option("--message", "-m", metavar="WHY", help="Why; it stands in the audit log.")] = "",
 ) -> None:
     """Give a canary a greater share of requests, or commit it."""
     with FlipBars(model) as bars:
-        flip = session.fleet.promote(model, share, why=why, wait=wait, timeout=timeout, progress=bars)
+        flip = session.fleet.promote(
+            model, share, generation=generation, why=why, wait=wait, timeout=timeout, progress=bars
+        )
     session.show(flip, lambda: said_of(flip))
 
 

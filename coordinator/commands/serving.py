@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import socket
+import sys
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -47,11 +49,25 @@ def admin(
                 " away and let a proxy with its own log-in stand before it"
             )
         token = secrets.token_urlsafe(TOKEN_BYTES)
+    _check_free(host, int(bind.rpartition(":")[2]))
     url = f"http://{bind}/" + (f"#token={token}" if token else "")
     session.show({"url": url, "token": token}, lambda: _said(url, token))
+    sys.stdout.flush()  # in a container or a unit nobody would see it before the end
     from ..admin.serving import Server
 
     Server(session.settings, bind=bind, threads=threads, token=token).run()
+
+
+def _check_free(host: str, port: int) -> None:
+    """The link that is printed must not lead to somebody else's admin."""
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does
+            probe.bind(place)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise typer.BadParameter(f"cannot listen on {host}:{port} ({why}): choose another --bind") from None
 
 
 def _host(bind: str) -> str:

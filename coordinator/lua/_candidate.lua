@@ -236,6 +236,8 @@ end
 -- One step of a canary: this share of the requests, from now on.
 local function take_step(name, step, share)
   local c = records[name].cand
+  if c.step then forget_figures(name, c.gen) end
+  c.died = 0 -- in a canary of hours two that die are no sign of it
   c.phase, c.step, c.share, c.step_at = 'canary', whole(step), share, whole(now_ms())
   arm(c, tonumber(c.canary.length))
   log('canary', name, {generation = c.gen, version = c.version, share = share / ALL, step = c.step, ready = c.ready, by = c.by})

@@ -1,6 +1,7 @@
 -- rollback: what was committed before becomes the candidate again, under a new number. Arguments: see _operator.lua, and
 --
 -- ARGV      14 generation to go to, 0: the newest way back   15 "1": pin   16 agreement   17 time to prepare, ms
+--           18 "1": only while the active generation is watched after its canary, and nobody has begun to go back
 -- Verdicts  ok: state, generation, version, target     conflict: found     closed, unknown-model
 --           nowhere: no such way back (`why`)     poisoned: why
 -- Keeps     needs no lock; stops the candidate and supersedes the next; a pinned model can be rolled back (R11)
@@ -8,6 +9,9 @@
 local early = guard() or refused('active')
 if early then return early end
 local to, pin, agreement, length = ARGV[14], ARGV[15] == '1', ARGV[16], ARGV[17]
+
+local is_leaving = record.cand and record.cand.rollback
+if ARGV[18] == '1' and (is_leaving or not record.watch) then return answer_with('conflict', {found = expected}) end
 
 local target = to
 if to == '0' then

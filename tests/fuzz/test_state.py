@@ -117,6 +117,7 @@ FIELDS: dict[str, list[Any]] = {
     "canary": ["", CANARY, '{"steps": [3, 1], "length": 1}', "nonsense"],
     "share": [0, 1, 5000, 10**6],
     "step": [0, 1, 2],
+    "if_watched": [False, True],
     "counted": ["", COUNTED, "[[]]"],
 }
 

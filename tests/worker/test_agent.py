@@ -1011,8 +1011,8 @@ def test_wake_at_of_a_newcomer_is_now(play: Play) -> None:
 # --- canaries --------------------------------------------------------------------------------------------------------------
 
 POLICY = Policy(errors=0.01, requests=20, seconds=0).encode()
-MANY = Both(Figures(100, 0), Figures(100, 50))
-FINE = Both(Figures(100, 0), Figures(100, 0))
+MANY = Both(Figures(100, 0, slow={"9": 100}), Figures(100, 50, slow={"9": 100}))
+FINE = Both(Figures(100, 0, slow={"9": 100}), Figures(100, 0, slow={"9": 100}))
 
 
 def tried(rev: int, mine: str | None = READY, *, step: int = 1, share: int = 2000, policy: str | None = None) -> State:

@@ -13,12 +13,12 @@ from genlock.worker.trial import Trial, Tried
 from genlock.worker.verdicts import TURN_S, decided
 
 POLICY = Policy(errors=0.01, requests=100, seconds=5).encode()
-GOOD, BAD_ = Figures(200, 0), Figures(200, 100)
-WELL, ILL, TOO_FEW = Both(GOOD, GOOD), Both(GOOD, BAD_), Both(GOOD, Figures(50))
+GOOD, BAD_ = Figures(200, 0, slow={"9": 200}), Figures(200, 100, slow={"9": 200})
+WELL, ILL, TOO_FEW = Both(GOOD, GOOD), Both(GOOD, BAD_), Both(GOOD, Figures(50, slow={"9": 50}))
 
 
-def canary(share: int = 500, step: int = 1, steps: tuple[int, ...] = (500, 2500)) -> State:
-    tried = Plan(list(steps), 60_000, POLICY)
+def canary(share: int = 500, step: int = 1, steps: tuple[int, ...] = (500, 2500), length_s: int = 60) -> State:
+    tried = Plan(list(steps), length_s * 1000, POLICY)
     candidate = Candidate(7, "v7", "q", phase="canary", canary=tried, share=share, step=step)
     return State(9, "canary", Active(6, "v6", 1), candidate, "ready")
 
@@ -34,7 +34,7 @@ def says(both: Both, state: State | None = None, one: Trial | None = None, age_s
 def test_a_step_that_is_passed_is_followed_by_the_next() -> None:
     call = says(WELL)
     assert call == Promote(
-        "m", "policy-7-1-0", 6, "the policy (heard by h:1)", "errors 0 % against 0 %", gen=7, share=2500
+        "m", "policy-7-1-0", 6, "the policy (heard by h:1)", "errors 0 % against 0 %", gen=7, share=2500, step=1
     )
 
 
@@ -101,8 +101,11 @@ def test_what_was_refused_is_tried_again_but_not_for_ever() -> None:
     week, too, the publisher's own request is not forgotten for those of the policy."""
     assert says(WELL, age_s=TURN_S - 0.1).request != says(WELL, age_s=TURN_S).request
     assert says(WELL, age_s=TURN_S).request != says(WELL, age_s=2 * TURN_S).request
-    ids = [says(WELL, age_s=float(age)).request for age in range(6, 7 * 86400, 97)]
+    week_s = 7 * 86400
+    ids = [says(WELL, canary(length_s=week_s), age_s=float(age)).request for age in range(6, week_s, 97)]
     assert len(set(ids)) <= 20
+    of_an_hour = [says(WELL, age_s=float(age)).request for age in range(6, 3600, 97)]
+    assert 10 <= len(set(of_an_hour)) <= 24, "and in an hour it is tried often enough"
     assert ids == sorted(ids, key=lambda text: int(text.rpartition("-")[2])), "none comes again"
 
 
@@ -117,7 +120,7 @@ def test_a_watched_generation_that_fails_is_rolled_back() -> None:
     """Without a pin: the next publish is not what was wrong."""
     call = says(ILL, watch(), trial(step=0, share=0))
     why = "after its canary: errors 50 % against 0 % after 200 requests"
-    assert call == Rollback("m", "policy-7-0-0", 7, "the policy (heard by h:1)", why, to=0, pin=False)
+    assert call == Rollback("m", "policy-7-0-0", 7, "the policy (heard by h:1)", why, to=0, pin=False, if_watched=True)
 
 
 def test_a_watched_generation_that_does_well_stays() -> None:
