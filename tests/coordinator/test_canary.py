@@ -447,3 +447,31 @@ def test_a_canary_that_is_much_worse_is_caught_early() -> None:
     assert {word for word, _, _ in ends} == {"fail"}
     spent = sorted(requests for _, requests, _ in ends)
     assert spent[150] <= 40 and spent[285] <= 100
+
+
+def test_a_candidate_that_hangs_does_not_pass() -> None:
+    """It answers nobody, so nothing of it fails: what never ends is no success, and many of them are errors."""
+    policy = Policy(requests=200, seconds=10)
+    hung = Figures(requests=200)
+    assert said(policy, group(), hung) != "pass"
+    half = Figures(requests=400, slow={"48": 250.0})
+    assert said(policy, group(), half) == "fail"
+    under_way = Figures(requests=210, slow={"48": 205.0})
+    assert said(policy, group(), under_way) == "pass", "some requests are under way whenever one looks"
+
+
+def test_a_watch_is_not_ended_by_chance() -> None:
+    """Every worker looks once in a lease for ten minutes, at a generation that is as good as the one before."""
+    random_, policy = random.Random(3), Policy(errors=0.01, requests=200, seconds=0)
+    ended = 0
+    for _ in range(100):
+        requests = errors = 0
+        known = group(4000, sum(random_.random() < 0.02 for _ in range(4000)))
+        for _ in range(200):
+            requests += 20
+            errors += sum(random_.random() < 0.02 for _ in range(20))
+            if judge(policy, Both(known, group(requests, errors)), 1.0, is_watch=True).word == "fail":
+                ended += 1
+                break
+    assert ended <= 2
+    assert judge(policy, Both(group(4000), group(400, 40)), 1.0, is_watch=True).word == "fail"

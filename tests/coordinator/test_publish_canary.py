@@ -95,6 +95,16 @@ def test_a_publish_returns_when_its_canary_begins(fleet: Fleet, publishing: Any)
     assert (row.generation, row.outcome) == (2, "candidate")
 
 
+def test_a_publish_behind_a_canary_does_not_wait_for_it(fleet: Fleet, publishing: Any, tmp_path: Path) -> None:
+    """People may take hours; it is known what it is, and no error: it waits as the next one."""
+    _, publish = publishing
+    publish(canary="5%").result(10)
+    flip = put(fleet, tmp_path, "c", timeout=60)
+    assert (flip.outcome, flip.generation) == ("next", None)
+    assert fleet.abort("digits") == 2
+    assert fleet.model("digits").candidate is not None
+
+
 def test_a_canary_is_promoted_by_shares_and_then_to_all(
     fleet: Fleet, publishing: Any, background: Background, wait_for: WaitFor
 ) -> None:

@@ -577,6 +577,49 @@ def test_after_a_policy_the_generation_is_watched(two: Any) -> None:
     assert int(two.record()["watch"]["length"]) == 600_000
 
 
+def back(bench: Any, seen: int, request: str, *, if_watched: bool = True) -> Reply:
+    return bench.ask(Rollback("digits", request, seen, "me", "why", pin=False, if_watched=if_watched))  # type: ignore[no-any-return]
+
+
+def test_what_a_person_has_pinned_no_policy_takes_back(two: Any) -> None:
+    """A worker has heard that it fails; before it says so somebody pins it."""
+    gen = watched(two)
+    two.ask(Pin("digits", "pin", gen, "me", "stays"))
+    assert two.state().watch is None
+    assert (back(two, gen, "late").verdict, two.state().active.gen, two.state().phase) == ("conflict", gen, "idle")
+
+
+def test_a_persons_rollback_is_not_stopped_by_a_policys(two: Any) -> None:
+    two.flip("v0", *two.members)
+    gen = canary(two, *two.members, plan=WITH_POLICY)
+    report(two, two.members[0], gen, 1, group(30), group(30))
+    promote(two, gen, seen=2)
+    for member in two.members:
+        two.say(member, gen, FENCED)
+    assert two.ask(Rollback("digits", "person", gen, "me", "to the first", to=1)).verdict == "ok"
+    assert back(two, gen, "late").verdict == "conflict"
+    assert two.state().cand.rollback == "1"
+
+
+def test_a_promotion_is_of_the_step_that_was_looked_at(two: Any) -> None:
+    """Two workers have heard enough of the first step; the second one's promotion comes when the fleet is in the next step."""
+    gen = canary(two, *two.members, plan=WITH_POLICY)
+    first = Promote("digits", "a", 1, "me", "why", gen, 5000, 1)
+    assert (two.ask(first).verdict, two.state().cand.step) == ("ok", 2)
+    assert two.ask(Promote("digits", "b", 1, "me", "why", gen, 0, 1)).verdict == "conflict"
+    assert (two.state().phase, two.state().cand.share) == ("canary", 5000)
+    assert two.ask(Promote("digits", "c", 1, "me", "why", gen, 0, 2)).verdict == "ok"
+
+
+def test_the_figures_of_a_step_go_with_it(two: Any) -> None:
+    """Of ten thousand workers they are megabytes, which a commit would have to read."""
+    gen = canary(two, *two.members)
+    report(two, two.members[0], gen, 1, group(30), group(10))
+    assert sums(two)
+    promote(two, gen, 5000)
+    assert sums(two) == {}
+
+
 def test_without_a_policy_nothing_is_watched(two: Any) -> None:
     gen = canary(two, *two.members)
     report(two, two.members[0], gen, 1, group(30), group(10))

@@ -130,6 +130,8 @@ def test_a_key_takes_part_in_a_canary_and_its_answer_says_so(
     assert client.get("/lost", headers={KEY: keys[True]}).status_code == 404
     assert (counted.requests, counted.errors, sum(counted.slow)) == (3, 1, 3), "the client's own fault"
     assert (other.requests, other.errors, sum(other.slow)) == (1, 0, 1)
+    assert client.get("/one", headers={KEY: keys[True], MIN: "99"}).status_code == 503
+    assert (counted.requests, counted.errors, sum(counted.slow)) == (4, 1, 4), "anybody may demand what is not there"
 
 
 def test_an_error_that_used_a_model_tells_it_too(client: FlaskClient) -> None:

@@ -84,6 +84,15 @@ def test_alone_there_is_nothing_to_add(make: Make, tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists(), "who does not begin leaves nothing on the disk"
 
 
+def test_what_others_may_write_is_not_believed(make: Make, other: Any, tmp_path: Path) -> None:
+    """A folder that another user can write to, or that is another user's: this worker's own figures are what is left."""
+    other(service())
+    one = make()
+    assert workers(one) == ["me", "other"]
+    (tmp_path / "figures/t").chmod(0o777)
+    assert workers(one) == ["me"]
+
+
 def test_siblings_are_added_until_they_die(make: Make, other: Any, tmp_path: Path) -> None:
     """A scrape meets one worker of four, another one each time: seen, counters that jump between four values. A worker that was killed
     cannot take its figures away: seen in other libraries, a worker of last week in every sum."""

@@ -30,6 +30,15 @@ def test_an_address_waits_until_its_oldest_wrong_token_does_not_count() -> None:
     assert attempts.wait_s("203.0.113.9") == 0
 
 
+def test_who_comes_by_ipv4_to_a_socket_for_both_waits_alone() -> None:
+    """All of IPv4 begins with the same 64 bits there: one that guesses would lock everybody out."""
+    attempts = Attempts(Clock())
+    for _ in range(MOST):
+        attempts.failed("::ffff:203.0.113.9")
+    assert attempts.wait_s("::ffff:203.0.113.9") == attempts.wait_s("203.0.113.9") > 0
+    assert attempts.wait_s("::ffff:203.0.113.8") == attempts.wait_s("::1") == 0
+
+
 def test_slow_mistakes_are_no_guesses() -> None:
     clock = Clock()
     attempts = Attempts(clock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 from genlock.coordinator.admin.reader import Reader
-from genlock.coordinator.errors import RedisUnreachable
+from genlock.coordinator.errors import GenlockError, RedisUnreachable
 from genlock.coordinator.fleet import Fleet
 
 WaitFor = Callable[..., Any]
@@ -130,6 +131,26 @@ def test_a_fault_of_ours_is_shown_as_old_and_passes(
         assert "TypeError" in caplog.text
     reader.catch_up()
     assert not reader.picture().fleet.stale
+
+
+def test_a_store_that_is_not_there_yet_does_not_end_it(
+    new_reader: Callable[..., Reader], fleet: Fleet, tmp_path: Path
+) -> None:
+    """A network mount comes later than the admin: when it is there the fleet is shown, without a restart."""
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the store will be")
+    reader = new_reader(store=blocked)
+    with pytest.raises(GenlockError):
+        reader.picture()
+    blocked.unlink()
+    blocked.symlink_to(fleet.store.root)
+    end = time.monotonic() + 20
+    while True:
+        try:
+            assert reader.picture().fleet.name == fleet.name
+            return
+        except GenlockError:
+            assert time.monotonic() < end
 
 
 def test_it_ends_however_it_is_asked(new_reader: Callable[..., Reader], wait_for: WaitFor) -> None:

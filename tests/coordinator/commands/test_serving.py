@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,19 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             pass
 
     monkeypatch.setattr(serving, "Server", Server)
+    monkeypatch.setattr("genlock.coordinator.commands.serving._check_free", lambda host, port: None)
     return made
+
+
+def test_a_port_that_is_taken_is_told_and_no_link_is_printed(genlock: Genlock) -> None:
+    """Somebody starts it twice: the second link would lead to the first one, which does not know its token."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        bind = f"127.0.0.1:{other.getsockname()[1]}"
+        ran = genlock("admin", "--bind", bind)
+    assert ran.status == 2 and "http://" not in ran.out
+    assert f"cannot listen on {bind}" in ran.err and "choose another --bind" in ran.err
 
 
 def test_without_tokens_a_link_for_this_run_is_printed(genlock: Genlock, served: list[Any]) -> None:
