@@ -62,9 +62,8 @@ def evaluate(cache: ModelCache, model: str) -> Response:
         inputs = read_inputs(body, dtype_of(view.payload))
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"the body is no JSON: {error}") from None
-    with (
-        view
-    ):  # what a model refuses counts against it in a canary, though it is the client's error as far as anybody knows
+    # What a model refuses counts against it in a canary, though it is the client's error as far as anybody knows.
+    with view:
         outputs = answer(view, inputs)
     found = Evaluation(model, outputs, view.generation, view.version, cache.worker, view.stale, view.candidate)
     return Response(write(found), 200, _TYPE)

@@ -25,9 +25,8 @@ def decided(state: State, trial: Trial, both: Both, age_s: float, *, by: str) ->
     request = f"policy-{trial.generation}-{trial.step}-{_turn(age_s, state)}"
     who = f"the policy (heard by {by})"
     if trial.is_watch:
-        is_leaving = (
-            state.cand is not None and state.cand.rollback is not None
-        )  # it may take longer than a turn to load
+        # A rollback may take longer than a turn to load: asked for again it would be stopped, and begin anew.
+        is_leaving = state.cand is not None and state.cand.rollback is not None
         if word != "fail" or trial.generation != active.gen or is_leaving:
             return None
         return Rollback(trial.model, request, active.gen, who, f"after its canary: {why}", pin=False, if_watched=True)
