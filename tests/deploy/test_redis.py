@@ -186,7 +186,7 @@ def take_lock(fleet: Fleet) -> None:
     """Two trainers want to publish; the first one's lock is extended, and freed."""
     said = [
         fleet.registry.ask(Lock("m", action, token, "{}", ms)).verdict
-        for action, token, ms in (("take", "a", 9000), ("take", "b", 10), ("extend", "a", 9000), ("free", "a", 1))
+        for action, token, ms in (("take", "a", 9000), ("take", "b", 9000), ("extend", "a", 9000), ("free", "a", 1))
     ]
     assert said == ["ok", "held", "ok", "ok"]
 
