@@ -155,6 +155,7 @@ class Fleet:
         agreement: float | str | None = None,
         timeout: float | None = None,
         message: str = "",
+        metrics: Mapping[str, float] | None = None,
         author: str | None = None,
         golden: Golden | None = None,
         rtol: float = 1e-4,
@@ -171,6 +172,7 @@ class Fleet:
         """Copies a file (artifact "model"), or several by name, into the store and makes them the model's next generation.
 
         `agreement`: share of the workers that must be ready; `timeout`: seconds to get ready, and to wait for the publish lock;
+        `metrics`: finite numbers by name, for people (`history`, the page);
         `golden`: a golden file or (inputs, outputs) that every worker must reproduce within `rtol` and `atol`; `wait=False`: return
         when it is proposed; `now`: stop the candidate in work; `force`: try a poisoned version again; `request`: the id of an earlier
         call whose outcome was unknown: it is asked for, and nothing is done twice.
@@ -191,6 +193,7 @@ class Fleet:
         for path in parts.values():
             os.close(open_source(path))  # better to hear of a wrong path before waiting for a lock
         with publisher.publishing(model, terms, message) as draft:
+            draft.metrics.update(metrics or {})
             for name, path in parts.items():
                 draft.copy(name, path)
             _give_golden(draft, golden, rtol, atol)
@@ -204,6 +207,7 @@ class Fleet:
         agreement: float | str | None = None,
         timeout: float | None = None,
         message: str = "",
+        metrics: Mapping[str, float] | None = None,
         author: str | None = None,
         golden: Golden | None = None,
         rtol: float = 1e-4,
@@ -221,13 +225,21 @@ class Fleet:
         tried = _canary_of(canary, policy, canary_timeout)
         more = {"now": now, "force": force, "wait": wait, "canary": tried, "progress": progress}
         terms = self._terms(agreement, timeout, author, request, **more)
-        return self._publishing(model, terms, message, golden, rtol, atol)
+        return self._publishing(model, terms, message, metrics, golden, rtol, atol)
 
     @contextmanager
     def _publishing(
-        self, model: str, terms: Terms, message: str, golden: Golden | None, rtol: float, atol: float
+        self,
+        model: str,
+        terms: Terms,
+        message: str,
+        metrics: Mapping[str, float] | None,
+        golden: Golden | None,
+        rtol: float,
+        atol: float,
     ) -> Iterator[Draft]:
         with self._publisher(model).publishing(model, terms, message) as draft:
+            draft.metrics.update(metrics or {})
             _give_golden(draft, golden, rtol, atol)
             yield draft
 

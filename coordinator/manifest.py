@@ -6,8 +6,9 @@ name, size, digest and the version are checked again.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -21,10 +22,13 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 MAX_MANIFEST_BYTES = 65_536
 #: Artifacts of one model.
 MAX_ARTIFACTS = 64
+#: Numbers that training may tell with a generation.
+MAX_METRICS = 64
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+MetricName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
 def check_name(name: str, what: str = "model") -> str:
@@ -69,6 +73,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     golden: Golden | None = None
     author: Text = ""
     message: Text = ""
+    metrics: dict[MetricName, float] = {}  #: what training measured, for people: name → value
 
     @classmethod
     def of(
@@ -81,6 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         golden: Golden | None = None,
         author: str = "",
         message: str = "",
+        metrics: Mapping[str, float] | None = None,
     ) -> Manifest:
         """The manifest of these artifacts; the order in which they are given does not matter."""
         ordered = tuple(sorted(artifacts))
@@ -93,6 +99,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             golden=golden,
             author=author,
             message=message,
+            metrics=dict(metrics or {}),
         )
         # What decode() refuses must not be proposed: a worker would have to say so, after the staging.
         return decode(manifest.checked().encode())
@@ -107,6 +114,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         names = [artifact.name for artifact in self.artifacts]
         if names != sorted(set(names)):
             raise ManifestInvalid(f"artifacts are not in order or stand twice: {', '.join(names)}")
+        if len(self.metrics) > MAX_METRICS or not all(map(math.isfinite, self.metrics.values())):
+            raise ManifestInvalid(f"metrics are at most {MAX_METRICS} finite numbers")
         if self.version != version_of(self.artifacts):
             raise ManifestInvalid(f"version {self.version[:12]} is not the digest of its artifacts")
         return self

@@ -81,6 +81,7 @@ class Draft:
 
     def __init__(self, store: Store, message: str = "") -> None:
         self.message = message  #: for people; may be changed in the block
+        self.metrics: dict[str, float] = {}  #: what training measured, for people; may be filled in the block
         self.flip: Flip | None = None  #: set when the block has ended
         self._store = store
         self._folder: Path | None = None
@@ -139,6 +140,7 @@ class Draft:
             golden=golden,
             author=author,
             message=self.message,
+            metrics=self.metrics,
         )
 
     def _copied(self) -> list[tuple[str, Part]]:

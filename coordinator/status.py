@@ -126,7 +126,8 @@ class Part(msgspec.Struct, frozen=True):
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """A row of a model's history. `outcome`: committed, rejected, aborted or candidate; `why`, `step`, `worker`: of a rejection;
-    `rollback_of`: the generation whose content it has again; `seconds`, `workers`: see Flip; `artifacts`: the files that it is made of."""
+    `rollback_of`: the generation whose content it has again; `seconds`, `workers`: see Flip; `artifacts`: the files that it is made of;
+    `metrics`: what training measured."""
 
     generation: int
     version: str
@@ -142,6 +143,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, float]
     workers: dict[str, dict[str, Any]]
     artifacts: list[Part] = []
+    metrics: dict[str, float] = {}
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -282,6 +284,7 @@ def _generation(number: int, data: bytes | None, outcome: bytes | None, is_activ
         seconds=phases_of(row),
         workers=workers_of(row),
         artifacts=_parts(manifest) if manifest else [],
+        metrics=manifest.metrics if manifest else {},
     )
 
 

@@ -176,10 +176,11 @@ def _fact(name: str, fact: Any) -> str:
 
 
 def _about(row: Generation) -> str:
-    """What there is to say of a generation: why it was decided against, what it goes back to, its message."""
+    """What there is to say of a generation: why it was decided against, what it goes back to, its message and metrics."""
+    metrics = " ".join(f"{name}={value:g}" for name, value in row.metrics.items())
     back = f"rollback to {row.rollback_of}" if row.rollback_of else ""
     decided = f"{row.step}: {row.why}" if row.step else row.why
-    return joined(decided, row.worker, back, row.message)
+    return joined(decided, row.worker, back, row.message, metrics)
 
 
 def _state(model: ModelStatus) -> str:

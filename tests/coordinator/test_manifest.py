@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import msgspec
@@ -282,3 +283,17 @@ def test_no_damage_breaks_the_decoder(at: int, left_out: int, put_in: bytes) -> 
     data = good[:at] + put_in + good[at + left_out :]
     if not refused(data):
         assert decode(data).version == version_of(decode(data).artifacts)
+
+
+@pytest.mark.parametrize(
+    "metrics", [{"loss": math.nan}, {"loss": math.inf}, {"": 1.0}, {"x" * 129: 1.0}, {str(n): 1.0 for n in range(65)}]
+)
+def test_metrics_are_a_few_finite_numbers(metrics: dict[str, float]) -> None:
+    """A loss that ran away must not make a manifest that no JSON reader can read."""
+    with pytest.raises(ManifestInvalid):
+        Manifest.of("m", [Artifact("model", 1, "0" * 64)], created_at=0.0, metrics=metrics)
+
+
+def test_metrics_travel_with_the_manifest() -> None:
+    made = Manifest.of("m", [Artifact("model", 1, "0" * 64)], created_at=0.0, metrics={"val_loss": 0.25})
+    assert decode(made.encode()).metrics == {"val_loss": 0.25}

@@ -28,11 +28,14 @@ function factsOf(before, after, now) {
     ["By", (row) => row.author],
     ["Staged", (row) => (row.created_at ? moment(row.created_at, now) : "")],
     ["Source", sourceOf],
+    ["Metrics", metricsOf],
   ];
   return facts.map(([name, read]) => [name, read(before) || "–", read(after) || "–"]).filter(([, old, fresh]) => old !== fresh);
 }
 
 const sourceOf = (row) => (row.artifacts ?? []).map((artifact) => artifact.source).filter(Boolean).join(", ");
+
+const metricsOf = (row) => Object.entries(row.metrics ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
 
 /** Both as elements. */
 export function difference(before, after, now) {

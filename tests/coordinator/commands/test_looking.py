@@ -183,6 +183,7 @@ GENERATION = Generation(
         ({}, "active", "run 41"),
         ({"active": False}, "committed", "run 41"),
         ({"rollback_of": 1, "message": ""}, "active", "rollback to 1"),
+        ({"metrics": {"val_loss": 0.25, "acc": 0.9}}, "active", "run 41 · val_loss=0.25 acc=0.9"),
         (
             {"active": False, "outcome": "rejected", "why": "NaN in x", "step": "check", "worker": "h:1"},
             "rejected",
