@@ -18,7 +18,7 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 #: Those that are ours, and those of others.
-OURS = {"evaluator", "admin", "operator", "trainer"}
+OURS = {"evaluator", "admin", "operator", "trainer", "watch"}
 OTHERS = {"redis", "nginx", "prometheus", "grafana"}
 #: Variables that are no settings: of gunicorn.conf.py, of the image's health check.
 KNOWN = {row.variable for row in TABLE} | {"WEB_CONCURRENCY", "HEALTH_URL"}
@@ -47,7 +47,7 @@ def mounts(service: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def test_it_has_what_a_fleet_consists_of() -> None:
     assert set(SERVICES) == OURS | OTHERS
-    assert {name for name, service in SERVICES.items() if "profiles" in service} == {"trainer", "operator"}
+    assert {name for name, service in SERVICES.items() if "profiles" in service} == {"trainer", "operator", "watch"}
 
 
 def test_every_name_leads_somewhere() -> None:
@@ -111,6 +111,7 @@ def test_each_role_has_its_own_user_of_redis() -> None:
         "admin": ("genlock-admin", "ADMIN"),
         "operator": ("genlock-admin", "ADMIN"),
         "trainer": ("genlock-admin", "ADMIN"),
+        "watch": ("genlock-admin", "ADMIN"),
     }
 
 
