@@ -10,6 +10,7 @@ SIMULATE := $(BIN)/python tests/simulation/explore.py
 CHAOS    := PYTHONPATH=tests $(BIN)/python -m chaos
 PROOFS   := tests/simulation tests/fuzz tests/chaos
 JOBS     ?= $(shell nproc)
+PYTEST   := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .PHONY: help demo test prove fuzz simulate faults chaos soak guarantees lint format bench clean
 
@@ -27,13 +28,13 @@ demo: $(STAMP)  ## Four workers change model together under load, and prove it
 
 test: $(STAMP)  ## The tests of both parts, with their coverage
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest --cov --cov-report= $(PROOFS:%=--ignore=%) $(ARGS)
+	$(PYTEST) --cov --cov-report= $(PROOFS:%=--ignore=%) $(ARGS)
 	@$(BIN)/coverage report --fail-under=90
 
 prove: fuzz simulate faults  ## Fuzzing, 2,000 simulated schedules, every rule switched off once, and a short chaos
 
 fuzz: $(STAMP)  ## The tests of simulation, fuzzing and chaos
-	$(BIN)/python -m pytest $(PROOFS)
+	$(PYTEST) $(PROOFS)
 
 simulate: $(STAMP)  ## 2,000 schedules, and every rule of the protocol switched off once
 	$(SIMULATE) --seeds 2000 --jobs $(JOBS) --report build/simulation.json
