@@ -12,7 +12,7 @@ PROOFS   := tests/simulation tests/fuzz tests/chaos
 JOBS     ?= $(shell nproc)
 PYTEST   := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help demo test prove fuzz simulate faults chaos soak guarantees lint format bench clean
+.PHONY: help demo test prove fuzz simulate faults chaos soak guarantees docs lint format bench clean
 
 help:  ## What there is
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ soak: $(STAMP)  ## The same for an hour; with SEEDS=20000 as many simulated sche
 
 guarantees: $(STAMP)  ## Writes the tables of docs/guarantees.md from the last make prove and make chaos; REPORTS="A.json B.json": from these runs
 	PYTHONPATH=tests $(BIN)/python -m chaos.guarantees --chaos $(or $(REPORTS),build/chaos.json) --simulation build/simulation.json --rules build/rules.json
+
+docs: $(STAMP)  ## Writes the pages that are made from the code: settings, command line, HTTP
+	PYTHONPATH=tests $(BIN)/python -m docs.reference
 
 lint: $(STAMP)  ## Format, lint, types
 	$(BIN)/ruff format --check .

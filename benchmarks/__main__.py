@@ -20,7 +20,7 @@ from rich.table import Table
 from .figure import Figure
 
 #: In the order in which they are run: the short ones first.
-NAMES = ("importing", "reading", "staging", "clearing", "looking", "throughput", "memory", "flipping")
+NAMES = ("importing", "reading", "staging", "clearing", "looking", "throughput", "memory", "migrating", "flipping")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -73,13 +73,15 @@ def stand(lease_s: float | None = None) -> Iterator[Stand]:
 class Serving:
     """gunicorn on a unix socket."""
 
-    def __init__(self, folder: Path, app: str, environment: Mapping[str, str], *, hooks: str | None) -> None:
+    def __init__(
+        self, folder: Path, app: str, environment: Mapping[str, str], *, hooks: str | None, workers: int
+    ) -> None:
         self.socket = str(folder / f"{app.partition(':')[0].rpartition('.')[2]}.sock")
         self._log = (folder / "gunicorn.log").open("ab")
         self._folder = folder
         options = {
             "bind": f"unix:{self.socket}",
-            "workers": WORKERS,
+            "workers": workers,
             "threads": THREADS,
             "keep-alive": KEEP_ALIVE_S,
             "timeout": 120,
@@ -162,9 +164,11 @@ def _pss_bytes(pid: int) -> int:
 
 
 @contextmanager
-def serving(folder: Path, app: str, environment: Mapping[str, str], *, hooks: str | None = None) -> Iterator[Serving]:
-    """gunicorn with WORKERS workers of `app`, taking connections."""
-    made = Serving(folder, app, environment, hooks=hooks)
+def serving(
+    folder: Path, app: str, environment: Mapping[str, str], *, hooks: str | None = None, workers: int = WORKERS
+) -> Iterator[Serving]:
+    """gunicorn with workers of `app`, taking connections."""
+    made = Serving(folder, app, environment, hooks=hooks, workers=workers)
     try:
         made.wait()
         yield made

@@ -17,8 +17,8 @@ from .canary import Both
 
 #: The schema of the keys that this program writes and reads; scripts refuse a newer one.
 SCHEMA = 1
-#: The operator's half of the members' answers.
-READY, FAILED, BAD, FENCED = "ready", "failed", "bad", "fenced"
+#: What members answer. Refused: nobody whose key counts there vouches for it; it rejects as bad does, and says nothing of the bytes.
+READY, FAILED, BAD, FENCED, REFUSED = "ready", "failed", "bad", "fenced", "refused"
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
@@ -318,7 +318,7 @@ class Open(Call):
 
 @dataclass(frozen=True)
 class Heal(Call):
-    """Gives back what was told active. `committed`, `heard`: numbers of epochs."""
+    """Gives back what was told active. `committed`, `heard`: numbers of epochs; `rollback`: the generation that it went back to, or 0."""
 
     model: str
     gen: int
@@ -329,6 +329,7 @@ class Heal(Call):
     poison: str
     pin: Mapping[str, Any] | None = field(default=None, hash=False)
     poisoned: Mapping[str, Any] | None = field(default=None, hash=False)
+    rollback: int = 0
     script = "heal"
     parts = ("_heal",)
 
@@ -336,7 +337,8 @@ class Heal(Call):
         numbers = [str(self.committed), str(self.heard)]
         pin = json.dumps(self.pin) if self.pin else ""
         poisoned = json.dumps(self.poisoned) if self.poisoned else ""
-        return [self.model, str(self.gen), self.version, *numbers, self.manifest, self.poison, pin, poisoned]
+        what = [self.model, str(self.gen), self.version, *numbers, self.manifest, self.poison, pin, poisoned]
+        return [*what, str(self.rollback)]
 
 
 @dataclass(frozen=True)
@@ -463,18 +465,20 @@ class Unpin(_Decision):
 
 @dataclass(frozen=True)
 class Rollback(_Decision):
-    """`to`: a committed generation, 0: the newest way back; `if_watched`: only while the active one is watched after its canary."""
+    """`to`: a committed generation, 0: the newest way back; `if_watched`: only while the active one is watched after its canary;
+    `manifest`: of `to`, with an operator's order, empty: as it is stored."""
 
     to: int = 0
     pin: bool = True
     agreement: float = 1.0
     prepare_ms: int = 120_000
     if_watched: bool = False
+    manifest: bytes = b""
     script = "rollback"
 
     def arguments(self) -> list[str | bytes]:
         more = [str(self.to), "1" if self.pin else "0", repr(self.agreement), str(self.prepare_ms)]
-        return [*super().arguments(), *more, "1" if self.if_watched else "0"]
+        return [*super().arguments(), *more, "1" if self.if_watched else "0", self.manifest]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import cycle
 from pathlib import Path
+from typing import IO
 
 from blake3 import blake3
 
@@ -21,6 +22,7 @@ from .errors import ArtifactMissing, ArtifactRefused, StoreFull
 from .priority import low_priority
 
 Progress = Callable[[int, int], None]  #: (bytes done, bytes in all)
+Check = Callable[[IO[bytes], str], object]  #: looks at a file; its path, for what it raises
 
 #: Bytes read, hashed and written at a time. Of 256 KiB to 8 MiB the fastest to copy (200 MB, ext4, 2 cores).
 PIECE_BYTES = 2 * 2**20
@@ -41,7 +43,7 @@ def hash_file(source: int, size: int, progress: Progress | None = None) -> str:
     In the calling thread alone: a worker that made its loading thread nice does not want to pay for others.
     """
     hasher = blake3()
-    for piece in _pieces(source, size, progress):
+    for piece in pieces_of(source, size, progress):
         hasher.update(piece)
     return str(hasher.hexdigest())
 
@@ -56,7 +58,7 @@ def copy_file(source: int, target: int, size: int, progress: Progress | None = N
     hashed: Future[object] | None = None
     done = 0
     with ThreadPoolExecutor(max_workers=2, initializer=low_priority) as nice:
-        for piece in _pieces(source, size, progress, lambda fd, buffer: nice.submit(_read, fd, buffer).result()):
+        for piece in pieces_of(source, size, progress, lambda fd, buffer: nice.submit(_read, fd, buffer).result()):
             written = nice.submit(_write, target, piece, done)
             if hashed:
                 hashed.result()  # its buffer is the next one to be read into
@@ -73,7 +75,7 @@ def _read(source: int, buffer: memoryview) -> memoryview:
     return buffer[:done]
 
 
-def _pieces(
+def pieces_of(
     source: int,
     size: int,
     progress: Progress | None,

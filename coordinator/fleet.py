@@ -20,11 +20,13 @@ from .errors import BadInput, NoGeneration, UnknownModel
 from .flip import Flip, Progress
 from .identity import Identity, check_lease
 from .identity import identity as identity_of
+from .keyring import Keyring
 from .link import GONE, Ear, Link
 from .manifest import check_name
 from .publish import ONLY, Draft, Publisher, Terms, active_of, decide, state_of
 from .records import Event, Snapshot
 from .settings import Settings
+from .signer import Signer
 from .status import (
     FleetStatus,
     Generation,
@@ -37,9 +39,9 @@ from .status import (
     status_of_worker,
     tried_of,
 )
-from .store import Store, StoredObject
+from .store import StoredObject, open_store
 from .task import TaskResult, run_task
-from .upkeep import SPARED_S, Damage, fleets_of, gc, needed_by, verify
+from .upkeep import LEAST_KEPT, SPARED_S, Damage, gc, needed_by, verify
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -91,7 +93,7 @@ class Fleet:
         )
         self.settings = chosen
         self.name = check_name(chosen.fleet, "fleet")
-        self.store = Store(chosen.store_dir)
+        self.store = open_store(chosen)
         self._endpoint: Endpoint | None = None
         self._made_link: Link | None = None
 
@@ -104,6 +106,7 @@ class Fleet:
         """Gives the connections back; the next use makes new ones."""
         if self._made_link is not None:
             self._made_link.close()
+        self.store.close()
 
     # --- what it stands on -------------------------------------------------------------------------------------------
 
@@ -184,7 +187,7 @@ class Fleet:
         Raises FlipRejected, FlipSuperseded, FlipAborted, Pinned, Poisoned, LockHeld, LockLost, FleetClosed, OutcomeUnknown, ArtifactError.
         """
         parts = dict(what) if isinstance(what, Mapping) else {ONLY: what}
-        tried = _canary_of(canary, policy, canary_timeout)
+        tried = canary_of(canary, policy, canary_timeout)
         more = {"now": now, "force": force, "wait": wait, "canary": tried, "progress": progress}
         terms = self._terms(agreement, timeout, author, request, **more)
         publisher = self._publisher(model)
@@ -222,7 +225,7 @@ class Fleet:
         progress: Tell | None = None,
     ) -> AbstractContextManager[Draft]:
         """A block that writes what is published at its end, under the publish lock; an exception abandons it. See publish."""
-        tried = _canary_of(canary, policy, canary_timeout)
+        tried = canary_of(canary, policy, canary_timeout)
         more = {"now": now, "force": force, "wait": wait, "canary": tried, "progress": progress}
         terms = self._terms(agreement, timeout, author, request, **more)
         return self._publishing(model, terms, message, metrics, golden, rtol, atol)
@@ -288,7 +291,12 @@ class Fleet:
 
     def _publisher(self, model: str) -> Publisher:
         check_name(model)
-        return Publisher(self._link, self.store, self.new_registry)
+        return Publisher(self._link, self.store, self.new_registry, self._signer)
+
+    @property
+    def _signer(self) -> Signer:
+        """What this process's keys are for; the files of keys are read each time, so what changes in them counts at once."""
+        return Signer(Keyring.of(self.settings), self.identity.fleet_id, self.settings.state_dir)
 
     def _terms(
         self, agreement: float | str | None, timeout: float | None, author: str | None, request: str | None, **more: Any
@@ -466,23 +474,31 @@ class Fleet:
     # --- the store -----------------------------------------------------------------------------------------------------
 
     def verify(self, *, set_aside: bool = False, progress: Tell | None = None) -> list[Damage]:
-        """Reads the whole store against its digests. `set_aside`: moves what is damaged away, so that a publish writes it again."""
-        needed = self._link.use(needed_by)
+        """Reads the whole store against its digests. `set_aside`: moves what is damaged away, so that a publish writes it again.
+
+        Of older generations than the way back nothing has to be there: `gc` may have been told to keep fewer.
+        """
+        needed = self._link.use(lambda registry: needed_by(registry, LEAST_KEPT))
         return verify(self.store, needed, set_aside=set_aside, progress=progress)
 
-    def gc(self, *, older_than_s: float = SPARED_S, dry_run: bool = False) -> list[StoredObject]:
+    def gc(
+        self, *, older_than_s: float = SPARED_S, dry_run: bool = False, keep: int | None = None
+    ) -> list[StoredObject]:
         """Removes what no stored generation of any fleet of this store needs, and returns it; see upkeep.gc.
 
-        Only what was last used `older_than_s` ago: longer than any publish takes from its staging to its proposal.
+        `keep`: of each model only the last `keep` committed generations (2 or more), and what is active, in work or next. Only what was
+        last used `older_than_s` ago: longer than any publish takes from its staging to its proposal.
         """
+        if keep is not None and keep < LEAST_KEPT:
+            raise BadInput("keep", f"{LEAST_KEPT} at least: what is active, and the way back")
         self._link.ask(Attach())
         with ExitStack() as stack:
             fleets = {self.name: self._link}
-            for name in fleets_of(self.store):
+            for name in self.store.fleets():
                 if name != self.name:
                     fleets[name] = self._link_of(name)
                     stack.callback(fleets[name].close)
-            return gc(self.store, fleets, older_than_s=older_than_s, dry_run=dry_run)
+            return gc(self.store, fleets, older_than_s=older_than_s, dry_run=dry_run, keep_last=keep)
 
     def _link_of(self, fleet: str) -> Link:
         """To another fleet of this store, which may have another lease."""
@@ -495,7 +511,8 @@ class Fleet:
         return Link(self.endpoint, make, fleet=fleet, who=_me())
 
 
-def _canary_of(share: Share | None, policy: Policy | str | None, timeout: float | None) -> Canary | None:
+def canary_of(share: Share | None, policy: Policy | str | None, timeout: float | None) -> Canary | None:
+    """The canary of these arguments of publish; None: there is to be none. Raises BadInput."""
     if share is not None:
         return Canary.of(share, policy, timeout)
     if policy is not None or timeout is not None:

@@ -28,6 +28,7 @@ MAX_METRICS = 64
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+WayBack = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
 MetricName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
@@ -62,6 +63,29 @@ class Source(msgspec.Struct, frozen=True):
     mtime_ns: int
 
 
+class Signature(msgspec.Struct, frozen=True):
+    """Who has signed: the id of a public key (16 hex digits), and an Ed25519 signature in base64. See signing."""
+
+    key: Annotated[str, msgspec.Meta(max_length=64)]
+    value: Annotated[str, msgspec.Meta(max_length=128)]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator's decision to go back to this content. It has a serial of its own, later than what it leaves, so that it counts once:
+    brought back after the next publish it is an old number like any other.
+    """
+
+    fleet: Text
+    model: Text
+    version: Digest
+    back_to: Size  #: the serial of the manifest that is gone back to
+    left: Size  #: the generation that was active when it was decided
+    serial: Size
+    author: Text = ""
+    at: float = 0.0  #: unix seconds, the operator's clock; for people
+    signature: Signature | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that identifies one content of a model, and who made it when."""
 
@@ -74,6 +98,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     author: Text = ""
     message: Text = ""
     metrics: dict[MetricName, float] = {}  #: what training measured, for people: name → value
+    fleet: Text = ""  #: id of the fleet that it is signed for
+    serial: Size = 0  #: the trainer's growing number; 0: none
+    way_back: WayBack = ""  #: the version that was active when this one was published
+    signature: Signature | None = None  #: of all but itself and the order
+    order: Order | None = None
 
     @classmethod
     def of(

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,18 +22,20 @@ from .calls import Abort, Answer, Call, Pin, Promote, Propose, Read, Reply, Roll
 from .canary import Canary
 from .clock import clock
 from .container import check_container, read_header
+from .disk import Check
 from .errors import ArtifactRefused, NoGeneration, Unavailable, UnknownModel
 from .flip import Flip, Progress, error_of, phases_of, refusal_of, workers_of
 from .link import Link, new_wait, pursue
 from .lock import Lock
 from .manifest import Artifact, Golden, Manifest, Source, check_name
 from .records import as_object
-from .status import read_manifest
+from .status import read_manifest, way_back_of
 from .wait import AGAIN, Wait
 
 if TYPE_CHECKING:
     from .registry import Registry
-    from .store import Store
+    from .signer import Signer
+    from .store import AnyStore
 
 __all__ = ["Draft", "Flip", "Progress", "Publisher", "Terms"]
 
@@ -42,6 +43,8 @@ __all__ = ["Draft", "Flip", "Progress", "Publisher", "Terms"]
 ONLY = "model"
 #: The file of golden outputs in a draft; the space keeps it apart from every artifact.
 GOLDEN = "golden outputs"
+#: Why a copy is refused that is not what was read of the file before.
+CHANGED = "it was changed after it had been read: publish it when it is completely written"
 
 Tell = Callable[[Progress], None]
 
@@ -70,16 +73,17 @@ class Terms:
 
 @dataclass(frozen=True)
 class Part:
-    """A file that is to be published. `is_ours`: it lies in the draft, and is moved."""
+    """A file that is to be published. `is_ours`: it lies in the draft, and is moved; `digest`: the one that it has to have, if any."""
 
     path: Path
     is_ours: bool
+    digest: str | None = None
 
 
 class Draft:
     """The files of a publish, while they are being written."""
 
-    def __init__(self, store: Store, message: str = "") -> None:
+    def __init__(self, store: AnyStore, message: str = "") -> None:
         self.message = message  #: for people; may be changed in the block
         self.metrics: dict[str, float] = {}  #: what training measured, for people; may be filled in the block
         self.flip: Flip | None = None  #: set when the block has ended
@@ -90,14 +94,14 @@ class Draft:
         self._tolerances = (1e-4, 1e-5)
 
     def path(self, name: str) -> Path:
-        """Where the artifact `name` is to be written; on the file system of the store, so that it is moved there without a copy."""
+        """Where the artifact `name` is to be written; on the file system of a store that is a folder, to be moved without a copy."""
         path = self._home() / check_name(name, "artifact")
         self._parts[name] = Part(path, is_ours=True)
         return path
 
-    def copy(self, name: str, path: str | Path) -> None:
-        """Publishes a copy of the file at `path` as artifact `name`."""
-        self._parts[check_name(name, "artifact")] = Part(Path(path), is_ours=False)
+    def copy(self, name: str, path: str | Path, *, digest: str | None = None) -> None:
+        """Publishes a copy of the file at `path` as artifact `name`; with a `digest` (BLAKE3, 64 hex digits) only if it is that content."""
+        self._parts[check_name(name, "artifact")] = Part(Path(path), is_ours=False, digest=digest)
 
     def golden(self, inputs: Any, outputs: Any, *, rtol: float = 1e-4, atol: float = 1e-5) -> None:
         """What every worker must reproduce before anyone flips; see write_golden for what `inputs` and `outputs` may be."""
@@ -150,11 +154,11 @@ class Draft:
     def _all(self) -> list[Part]:
         return [*self._parts.values(), *([self._golden] if self._golden else [])]
 
-    def _put(self, name: str, part: Part, meter: _Meter, check: Callable[[IO[bytes], str], object]) -> Artifact:
+    def _put(self, name: str, part: Part, meter: _Meter, check: Check) -> Artifact:
         put = self._store.adopt if part.is_ours else self._store.stage
-        artifact = put(part.path, name=name, progress=meter.of(name))
-        with os.fdopen(self._store.open(artifact.digest, artifact.size), "rb") as file:
-            check(file, str(part.path))
+        artifact = put(part.path, name=name, progress=meter.of(name), check=check)
+        if part.digest not in (None, artifact.digest):
+            raise ArtifactRefused(str(part.path), CHANGED)
         return artifact
 
 
@@ -201,13 +205,14 @@ class _Meter:
 class Publisher:
     """Publishes and rolls back the models of one fleet."""
 
-    def __init__(self, link: Link, store: Store, make: Callable[[], Registry]) -> None:
-        """`make`: a registry for the thread that extends a lock."""
-        self._link, self._store, self._make = link, store, make
+    def __init__(self, link: Link, store: AnyStore, make: Callable[[], Registry], signer: Signer) -> None:
+        """`make`: a registry for the thread that extends a lock; `signer`: signs, where there is a key."""
+        self._link, self._store, self._make, self._signer = link, store, make, signer
 
     @contextmanager
     def publishing(self, model: str, terms: Terms, message: str) -> Iterator[Draft]:
         """A draft that is published at the end of the block, under the lock of the model; an exception abandons it."""
+        self._signer.check_key(model)  # better to hear of it before the work
         lock = Lock(self._link, model, who=terms.author, make=self._make)
         draft = Draft(self._store, message)
         try:
@@ -216,7 +221,7 @@ class Publisher:
             began = clock()
             manifest = draft.stage(model, author=terms.author, progress=terms.progress)
             seconds = {"stage": clock() - began}
-            draft.flip = self._propose(manifest, terms, lock, began, seconds)
+            draft.flip = self._propose(self._signed(manifest), terms, lock, began, seconds)
         finally:
             lock.free()
             draft.discard()
@@ -237,6 +242,18 @@ class Publisher:
             terms.canary.encode() if terms.canary is not None else "",
         )
         return self._follow(change, change.model, terms, began, seconds, send=self._under(lock))
+
+    def _signed(self, manifest: Manifest) -> Manifest:
+        """With a serial above that of what is active, and of what may become so before it."""
+        if not self._signer.signs:
+            return manifest
+        try:
+            state = self._link.ask(Read(manifest.model)).states.get(manifest.model)
+        except Unavailable:
+            state = None  # the proposal finds out; the time is a number that only grows, too
+        active, candidate = (state.active, state.cand) if state else (None, None)
+        before, other = (self._stored(manifest.model, one.gen if one else None)[0] for one in (active, candidate))
+        return self._signer.published(manifest, before, [other])
 
     def _under(self, lock: Lock) -> Callable[[Call], Reply]:
         """Sends; a proposal only under the lock, which is free again when it has an answer. Where Redis lost both, both are made again."""
@@ -269,7 +286,20 @@ class Publisher:
         seen = active_of(self._link, model, to)
         prepare_ms = round(terms.prepare_s * 1000)
         change = Rollback(model, terms.request, seen, terms.author, why, to or 0, pin, terms.agreement, prepare_ms)
+        if self._signer.signs:
+            change = self._ordered(change)
         return self._follow(change, model, terms, clock(), {}, seen=seen, to=to)
+
+    def _ordered(self, change: Rollback) -> Rollback:
+        """The same with this operator's order, for which it has to be said here where it goes; what is not there the script finds out."""
+        record = self._link.use(lambda registry: registry.snapshot()).models.get(change.model)
+        target = change.to or (way_back_of(record) if record is not None else None)
+        manifest = self._stored(change.model, target)[0]
+        if target is None or manifest is None:
+            return change
+        before = self._stored(change.model, change.seen)[0]
+        brought = self._signer.goes_back(manifest, left=change.seen, before=before, author=change.by)
+        return replace(change, to=target, manifest=brought.encode())
 
     def promote(self, model: str, terms: Terms, *, share: int, seen: int | None, why: str) -> Flip:
         """The canary answers `share` ten-thousandths of the requests, 0: all of them, for which it is committed."""

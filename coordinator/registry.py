@@ -210,15 +210,17 @@ class Registry:
         values: list[Any] = self._guarded(lambda: self._client.hmget(self._key("generations"), fields))
         return {model: data for model, data in zip(wanted, values, strict=True) if data}
 
-    def manifests(self) -> list[tuple[str, bytes]]:
-        """(model, manifest) of every stored generation, and of what waits as next."""
+    def manifests(self) -> list[tuple[str, int, bytes]]:
+        """(model, generation, manifest) of every stored generation; 0: of what waits as next."""
 
-        def read() -> list[tuple[str, bytes]]:
+        def read() -> list[tuple[str, int, bytes]]:
             rows = self._client.hscan_iter(self._key("generations"), match="*\0m", count=1000)
             parts = [(*field.partition(b"\0")[::2], value) for field, value in rows]
             # The answer to a request that somebody called "m" is none.
             return [
-                (name.decode("utf-8", "replace"), value) for name, part, value in parts if not part.startswith(b"r\0")
+                (name.decode("utf-8", "replace"), as_number(part.removesuffix(b"\0m")), value)
+                for name, part, value in parts
+                if not part.startswith(b"r\0")
             ]
 
         return self._guarded(read)

@@ -9,13 +9,14 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import SettingsInvalid
 from .gate import ROLES
 from .manifest import NAME
+from .signing import PUBLIC, SECRET, KeyPair, PublicKey, without_secrets
 
 #: Seconds; the longest lease that is allowed (docs/how-it-works.md, "Numbers"), and the shortest that a scheduler's hiccups let live.
 MAX_LEASE_S, MIN_LEASE_S = 60.0, 0.1
@@ -32,7 +33,8 @@ class Settings:
     redis_url: str | None = None
     fleet: str = "default"
     state_dir: Path = Path("~/.local/state/genlock")
-    store: Path | None = None
+    store: Path | str | None = None
+    host_cache: int | None = None
     lease_s: float | None = None
     on_disconnect: str = "stale"
     max_wait_s: float = 30.0
@@ -43,6 +45,8 @@ class Settings:
     cache_ttl_s: float | None = None
     use_cache: bool = True
     force_reload: bool = False
+    check_mtime: bool = False
+    watch: tuple[str, ...] = ()
     loads_per_host: int = 1
     hit_rate_threshold: float | None = None
     log: str = "text"
@@ -50,6 +54,9 @@ class Settings:
     admin_tokens_file: Path | None = None
     admin_sources: tuple[Path, ...] = ()
     admin_proxies: int = 0
+    signing_key: str | None = field(default=None, repr=False)
+    verify_keys: tuple[str, ...] = ()
+    operator_keys: tuple[str, ...] = ()
     models: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -59,11 +66,6 @@ class Settings:
         Raises SettingsInvalid with the variable, the value and why.
         """
         environ = os.environ if environ is None else environ
-        for name in NOT_YET:
-            if environ.get(name):
-                raise SettingsInvalid(
-                    name, "…", "this genlock does not check signatures yet; unset it rather than trust it"
-                )
         found: dict[str, Any] = {}
         for row in TABLE:
             for variable in (row.variable, *row.older):
@@ -88,18 +90,19 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("state_dir", "store"):
-            if (folder := getattr(self, name)) is not None:
+            if isinstance(folder := getattr(self, name), Path):
                 object.__setattr__(self, name, folder.expanduser().absolute())
 
     @property
-    def store_dir(self) -> Path:
-        """Where artifacts lie; `store`, or the folder `store` of the state folder."""
+    def store_place(self) -> Path | str:
+        """Where artifacts lie: a folder, or the URL of an object store; `store`, or the folder `store` of the state folder."""
         return self.state_dir / "store" if self.store is None else self.store
 
     def describe(self) -> dict[str, str]:
         """Variable → value as text, without what is secret."""
-        values = {row.variable: getattr(self, row.field) for row in TABLE} | {"GENLOCK_STORE": self.store_dir}
+        values = {row.variable: getattr(self, row.field) for row in TABLE} | {"GENLOCK_STORE": self.store_place}
         values["GENLOCK_ADMIN_TOKENS"] = "…" if self.admin_tokens else ()
+        values["GENLOCK_SIGNING_KEY"] = without_secrets(self.signing_key or "None")
         values["GENLOCK_REDIS_URL"] = re.sub(r"(?<=//)[^/@]*:[^/@]*(?=@)", "…", self.redis_url or "None")
         return {variable: str(value) for variable, value in values.items()}
 
@@ -117,13 +120,14 @@ class Row(NamedTuple):
         try:
             return self.reader(text)
         except (ValueError, OverflowError) as error:
-            raise SettingsInvalid(name, "…" if self.field == "admin_tokens" else text, str(error)) from error
+            shown = "…" if self.field == "admin_tokens" else without_secrets(text)
+            raise SettingsInvalid(name, shown, str(error)) from error
 
     def text(self, value: Any) -> str:
         """A value given as an argument, written as the variable would have it, so that one reader checks both."""
         if isinstance(value, Mapping):
             return ",".join(f"{k}={v}" if v else str(k) for k, v in value.items())
-        if self.field == "admin_sources":
+        if self.field in ("admin_sources", "watch"):
             return os.pathsep.join(map(str, value))
         if isinstance(value, tuple | list):
             between = "=" if self.field == "models" else ":"
@@ -174,6 +178,24 @@ def path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:  # ~ of a user that is not there
         raise ValueError(str(error)) from error
+
+
+def place(text: str) -> Path | str:
+    """A folder, or the URL of an object store: `/mnt/models`, `s3://bucket/prefix`. `file:///mnt/models` is the folder."""
+    scheme, between, rest = text.partition("://")
+    if not between:
+        return path(text)
+    if scheme == "file":
+        return path(rest)
+    if scheme == "memory":
+        raise ValueError("no other process would see what is in memory")
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) or not rest.strip("/"):
+        raise ValueError("write a folder, or a URL such as s3://bucket/prefix")
+    if "@" in rest.partition("/")[0]:
+        raise ValueError(
+            "no user and password belong into this URL, which is shown; the environment has them (docs/file-systems.md)"
+        )
+    return text.rstrip("/")
 
 
 def seconds(text: str) -> float:
@@ -284,6 +306,10 @@ def _folders(text: str) -> tuple[Path, ...]:
     return found
 
 
+def _watch(text: str) -> tuple[str, ...]:
+    return tuple(item for item in text.split(os.pathsep) if item)
+
+
 def _proxies(text: str) -> int:
     if not re.fullmatch(r"[0-9]", text.strip()):
         raise ValueError("it is a number from 0 to 9")
@@ -301,8 +327,26 @@ def models(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((name, loader) for name, _, loader in pairs)
 
 
-#: Settings of parts that are not there yet: ignoring them would be a lie about what is checked.
-NOT_YET = ("GENLOCK_SIGNING_KEY", "GENLOCK_VERIFY_KEYS", "GENLOCK_OPERATOR_KEYS")
+def signing_key(text: str) -> str:
+    """A secret key (`genlock-secret-…`), or the absolute path of a file with one."""
+    if text.strip().startswith((SECRET, PUBLIC)):
+        return KeyPair.of(text.strip()).text
+    return str(path(text).absolute())
+
+
+def verify_keys(text: str) -> tuple[str, ...]:
+    """Public keys (`genlock-public-…`), and absolute paths of files with one a line."""
+    return tuple(_verify_key(item.strip()) for item in text.split(",") if item.strip())
+
+
+def _verify_key(text: str) -> str:
+    if text.startswith((SECRET, PUBLIC)):
+        return PublicKey.of(text).text
+    found = path(text)
+    if not found.is_absolute() or str(found).strip() != str(found):
+        raise ValueError(f"{text!r} is neither a public key ({PUBLIC}…) nor the absolute path of a file with some")
+    return str(found)
+
 
 TABLE: tuple[Row, ...] = (
     Row(
@@ -321,8 +365,14 @@ TABLE: tuple[Row, ...] = (
     Row(
         "store",
         "GENLOCK_STORE",
-        path,
-        "folder of the artifacts, shared by all hosts; default: STATE_DIR/store",
+        place,
+        "folder of the artifacts, shared by all hosts, or a URL such as s3://bucket/prefix; default: STATE_DIR/store",
+    ),
+    Row(
+        "host_cache",
+        "GENLOCK_HOST_CACHE",
+        size,
+        "bytes of artifacts that this host keeps of a store on a network; default: a fifth of the disk of STATE_DIR",
     ),
     Row(
         "lease_s",
@@ -366,6 +416,19 @@ TABLE: tuple[Row, ...] = (
         "true: every use checks the file (debugging)",
         ("M10D_FORCE_RELOAD",),
     ),
+    Row(
+        "check_mtime",
+        "GENLOCK_CHECK_MTIME",
+        flag,
+        "true: one worker of each host looks at the files that training overwrites, once in a second, and publishes what is new",
+        ("M10D_CHECK_MTIME",),
+    ),
+    Row(
+        "watch",
+        "GENLOCK_WATCH",
+        _watch,
+        "what it looks at beside a cache's `sources`: folders and patterns as of `genlock watch`, with `:` between them",
+    ),
     Row("loads_per_host", "GENLOCK_LOADS_PER_HOST", _count, "workers of one host that load at the same time"),
     Row("hit_rate_threshold", "GENLOCK_HIT_RATE_THRESHOLD", _ratio, "alarm when the hit rate falls below"),
     Row("log", "GENLOCK_LOG", _choice("text", "json"), "log lines as text, or one JSON object each"),
@@ -389,6 +452,24 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "admin_proxies", "GENLOCK_ADMIN_PROXIES", _proxies, "proxies before the admin whose X-Forwarded-For is believed"
+    ),
+    Row(
+        "signing_key",
+        "GENLOCK_SIGNING_KEY",
+        signing_key,
+        "what this process signs manifests and rollback orders with: file of a secret key (`genlock keys generate`), or the key itself",
+    ),
+    Row(
+        "verify_keys",
+        "GENLOCK_VERIFY_KEYS",
+        verify_keys,
+        "public keys of the trainers, and files with one a line, with `,` between them; set: nothing is loaded that none of them signed",
+    ),
+    Row(
+        "operator_keys",
+        "GENLOCK_OPERATOR_KEYS",
+        verify_keys,
+        "public keys of who may order a rollback, written likewise; unset: whoever may write to Redis can go back to what was signed",
     ),
     Row("models", "GENLOCK_MODELS", models, "models of the ready-made evaluator: name=module:loader,name"),
 )

@@ -30,8 +30,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
+from .beneath import open_beneath
 from .disk import (
+    Check,
     Progress,
     copy_file,
     explained,
@@ -44,21 +47,27 @@ from .disk import (
 from .errors import ArtifactDamaged, ArtifactMissing, ArtifactRefused
 from .manifest import Artifact, check_name
 
+if TYPE_CHECKING:
+    from .remote import RemoteStore
+    from .settings import Settings
+
+    #: What a fleet keeps its artifacts in.
+    AnyStore: TypeAlias = "Store | RemoteStore"
+
 #: Mode of an object: whoever may read the store may read it, nobody writes it.
 OBJECT_MODE = 0o444
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One file of the store: digest ("": a leftover that is no object), bytes, unix seconds of last use."""
+    """One file of the store: digest ("": a leftover that is no object), bytes, unix seconds of last use; its path, or URL."""
 
     digest: str
     size: int
     mtime: float
-    path: Path
+    path: Path | str
 
 
 class Store:
@@ -71,11 +80,14 @@ class Store:
 
     # --- writing ---
 
-    def stage(self, path: Path | str, *, name: str, progress: Progress | None = None) -> Artifact:
+    def stage(
+        self, path: Path | str, *, name: str, progress: Progress | None = None, check: Check | None = None
+    ) -> Artifact:
         """Copy the file at `path` into the store; when this returns, it is flushed and has its final name.
 
-        It may be a link to a regular file. Raises InvalidName, ArtifactMissing, ArtifactRefused (empty, not a
-        regular file, changed while it was copied) or StoreFull; the store is then as it was before.
+        It may be a link to a regular file. `check`: looks at the copy before that has its name, and raises what it finds. Raises
+        InvalidName, ArtifactMissing, ArtifactRefused (empty, not a regular file, changed while it was copied) or StoreFull; the store is
+        then as it was before.
         """
         check_name(name, "artifact")
         source = open_source(path)
@@ -84,13 +96,14 @@ class Store:
             with explained(self.root), self._temp_file() as (temp, target):
                 digest = copy_file(source, target, before.st_size, progress)
                 refuse_changed(path, source, before)
+                _look(temp, check, path)
                 if not self._refreshed(digest, before.st_size):
                     self._publish(temp, target, digest)
         finally:
             os.close(source)
         return Artifact(name, before.st_size, digest)
 
-    def adopt(self, path: Path, *, name: str, progress: Progress | None = None) -> Artifact:
+    def adopt(self, path: Path, *, name: str, progress: Progress | None = None, check: Check | None = None) -> Artifact:
         """Move a file that lies in a draft into the store, without a copy. Errors are those of stage().
 
         A link, or a file with a second name elsewhere, could be changed through that later: such a file is
@@ -104,10 +117,11 @@ class Store:
         try:
             before = os.fstat(source)
             if path.is_symlink() or before.st_nlink > 1:
-                return self.stage(path, name=name, progress=progress)
+                return self.stage(path, name=name, progress=progress, check=check)
             with explained(self.root):
                 digest = hash_file(source, before.st_size, progress)
                 refuse_changed(path, source, before)
+                _look(path, check, path)
                 if self._refreshed(digest, before.st_size):
                     path.unlink()
                 else:
@@ -170,8 +184,7 @@ class Store:
 
     def path(self, digest: str) -> Path:
         """Where the object of that digest lies, or would; ArtifactRefused for anything but 64 hex digits."""
-        if not isinstance(digest, str) or not _DIGEST.match(digest):
-            raise ArtifactRefused(repr(digest), "a digest has 64 hexadecimal digits")
+        check_digest(digest)
         return self._objects / digest[:2] / digest[2:]
 
     def open(self, digest: str, size: int) -> int:
@@ -189,6 +202,15 @@ class Store:
         if stat.S_ISREG(found.st_mode):
             raise ArtifactDamaged(str(path), f"{size} bytes", f"{found.st_size} bytes")
         raise ArtifactRefused(str(path), "it is not a regular file")
+
+    def read_at(self, digest: str, size: int, offset: int, length: int) -> bytes:
+        """`length` bytes of the object from `offset` on, less at its end; read, not mapped. Raises as open() does."""
+        descriptor = self.open(digest, size)
+        try:
+            with explained(self.path(digest)):
+                return os.pread(descriptor, length, offset)
+        finally:
+            os.close(descriptor)
 
     def verify(self, digest: str, size: int, *, progress: Progress | None = None) -> None:
         """Read the object again and compare; ArtifactDamaged with both digests, or what open() raises."""
@@ -227,19 +249,17 @@ class Store:
                 if _DIGEST.match(digest) and (found := _lstat(path)) and stat.S_ISREG(found.st_mode):
                     yield StoredObject(digest, found.st_size, found.st_mtime, path)
 
+    def fleets(self) -> list[str]:
+        """The names of the fleets that keep their artifacts here."""
+        return sorted(path.name.removesuffix(".json") for path in (self.root / "fleets").glob("*.json"))
+
+    def close(self) -> None:
+        """A folder holds no connection."""
+
     def _open_beneath(self, path: Path) -> int:
         """Open `path`, refusing a link at every step below the root (the root itself may be one)."""
         with explained(path):
-            folder = os.open(self.root, _FOLDER)
-            try:
-                for step in path.relative_to(self.root).parent.parts:
-                    below = os.open(step, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
-                    os.close(folder)
-                    folder = below
-                # NONBLOCK: what lies there may be a FIFO.
-                return os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-            finally:
-                os.close(folder)
+            return open_beneath(self.root, path.relative_to(self.root))
 
     # --- taking away ---
 
@@ -256,7 +276,7 @@ class Store:
         for folder in (self._temp, self._damaged, self._drafts):
             for leftover in map(_leftover, _entries(folder)):
                 if leftover.mtime < oldest:
-                    _remove(leftover.path)
+                    _remove(Path(leftover.path))
                     removed.append(leftover)
         return removed
 
@@ -264,13 +284,13 @@ class Store:
         """Remove the object unless it has been refreshed."""
         with explained(self._temp):
             make_folder(self._temp)
-            taken = self._temp / uuid.uuid4().hex
+            taken, path = self._temp / uuid.uuid4().hex, self.path(found.digest)
             try:
-                found.path.rename(taken)
+                path.rename(taken)
             except FileNotFoundError:  # another collect() was faster
                 return False
             if os.lstat(taken).st_mtime >= oldest:
-                taken.rename(found.path)
+                taken.rename(path)
                 return False
             taken.unlink()
         return True
@@ -286,6 +306,28 @@ class Store:
             self.path(digest).rename(aside)
             os.utime(aside, follow_symlinks=False)  # kept for a look until collect() finds it old
         return aside
+
+
+def open_store(settings: Settings) -> AnyStore:
+    """The store of these settings: a folder, or what stands below a URL. Nothing is opened or made yet."""
+    place = settings.store_place
+    if isinstance(place, Path):
+        return Store(place)
+    from .remote import RemoteStore
+
+    return RemoteStore(place, settings.state_dir)
+
+
+def check_digest(digest: str) -> None:
+    """Raises ArtifactRefused for anything but 64 hex digits."""
+    if not isinstance(digest, str) or not _DIGEST.match(digest):
+        raise ArtifactRefused(repr(digest), "a digest has 64 hexadecimal digits")
+
+
+def _look(path: Path, check: Check | None, source: Path | str) -> None:
+    if check is not None:
+        with path.open("rb") as file:
+            check(file, str(source))
 
 
 def _lstat(path: Path) -> os.stat_result | None:

@@ -13,13 +13,17 @@ from .flip import Progress
 from .identity import identity
 from .link import Link, wait_until_open
 from .manifest import Artifact, Golden, decode
+from .records import as_number
 
 if TYPE_CHECKING:
+    from .records import Record
     from .registry import Registry
-    from .store import Store, StoredObject
+    from .store import AnyStore, StoredObject
 
 #: Seconds that gc spares what is not needed yet: longer than any publish takes from its staging to its proposal.
 SPARED_S = 3600.0
+#: Committed generations of a model without which it is not well: the active one, and the way back.
+LEAST_KEPT = 2
 
 
 class Needed(msgspec.Struct):
@@ -30,7 +34,7 @@ class Needed(msgspec.Struct):
 
 
 class Damage(msgspec.Struct, frozen=True, kw_only=True):
-    """An object that is not what it should be. `models`: whose generations need it; `aside`: where it was moved to."""
+    """An object that is not what it should be. `path`: or its URL; `models`: whose generations need it; `aside`: where it was moved to."""
 
     digest: str
     path: str
@@ -39,11 +43,18 @@ class Damage(msgspec.Struct, frozen=True, kw_only=True):
     aside: str | None = None
 
 
-def needed_by(registry: Registry) -> dict[str, Needed]:
-    """Digest → what the stored manifests of a fleet need of it. Raises ManifestInvalid: who cannot read one must not throw away."""
+def needed_by(registry: Registry, keep: int | None = None) -> dict[str, Needed]:
+    """Digest → what the stored manifests of a fleet need of it. Raises ManifestInvalid: who cannot read one must not throw away.
+
+    `keep`: of each model only what is active, in work or next, and the last `keep` that were committed; None: all that Redis keeps, which
+    are the last 256, and 64 committed ones.
+    """
+    records = {} if keep is None else registry.snapshot().models  # before the manifests: see _is_kept
     found: dict[str, Needed] = {}
-    for model, data in registry.manifests():
+    for model, generation, data in registry.manifests():
         manifest = decode(data)
+        if keep is not None and not _is_kept(generation, records.get(model), keep):
+            continue
         parts: list[Artifact | Golden] = [*manifest.artifacts]
         if manifest.golden is not None:
             parts.append(manifest.golden)
@@ -52,8 +63,17 @@ def needed_by(registry: Registry) -> dict[str, Needed]:
     return found
 
 
+def _is_kept(generation: int, record: Record | None, keep: int) -> bool:
+    """What the record does not know yet is kept: it began after the record was read."""
+    if record is None or generation == 0 or generation >= record.next:
+        return True
+    in_use = {place.gen for place in (record.active, record.cand, record.watch) if place is not None}
+    committed = sorted(as_number(text) for text in record.committed)
+    return generation in in_use or generation in committed[-keep:]
+
+
 def verify(
-    store: Store, needed: dict[str, Needed], *, set_aside: bool, progress: Callable[[Progress], None] | None
+    store: AnyStore, needed: dict[str, Needed], *, set_aside: bool, progress: Callable[[Progress], None] | None
 ) -> list[Damage]:
     """Reads every object again; what is damaged, and what is needed and missing."""
     objects = {found.digest: found.size for found in store.objects()}
@@ -73,7 +93,7 @@ def verify(
     return damages
 
 
-def _damage(store: Store, digest: str, error: ArtifactError, needed: dict[str, Needed], aside: str | None) -> Damage:
+def _damage(store: AnyStore, digest: str, error: ArtifactError, needed: dict[str, Needed], aside: str | None) -> Damage:
     why = str(error)
     if isinstance(error, ArtifactMissing):
         why = "it is missing: publish the checkpoint again"
@@ -83,8 +103,10 @@ def _damage(store: Store, digest: str, error: ArtifactError, needed: dict[str, N
     return Damage(digest=digest, path=str(store.path(digest)), why=why, models=models, aside=aside)
 
 
-def gc(store: Store, fleets: dict[str, Link], *, older_than_s: float, dry_run: bool) -> list[StoredObject]:
-    """Removes the objects that no stored manifest of any of `fleets` needs, and leftovers; returns them.
+def gc(
+    store: AnyStore, fleets: dict[str, Link], *, older_than_s: float, dry_run: bool, keep_last: int | None = None
+) -> list[StoredObject]:
+    """Removes the objects that no stored manifest of any of `fleets` needs, and leftovers; returns them. `keep_last`: see needed_by.
 
     A fleet that is closed does not know yet what it needs: its opening is waited for (FleetClosed). Where this Redis knows nothing of
     a fleet, objects stay: it may have lost that, or be another fleet's.
@@ -92,7 +114,7 @@ def gc(store: Store, fleets: dict[str, Link], *, older_than_s: float, dry_run: b
     keep: set[str] = set()
     for name, link in fleets.items():
         wait_until_open(link, lease_s=identity(store, name, lease_s=None).lease_s)
-        needed = link.use(needed_by)
+        needed = link.use(lambda registry: needed_by(registry, keep_last))
         if not needed and len(fleets) > 1:
             raise _unknown_needs(store, name)
         keep |= needed.keys()
@@ -104,14 +126,9 @@ def gc(store: Store, fleets: dict[str, Link], *, older_than_s: float, dry_run: b
     return store.collect(keep, older_than_s=older_than_s, now=now)
 
 
-def fleets_of(store: Store) -> list[str]:
-    """Every fleet that keeps its artifacts in this store."""
-    return sorted(path.name.removesuffix(".json") for path in (store.root / "fleets").glob("*.json"))
-
-
-def _unknown_needs(store: Store, fleet: str) -> ArtifactRefused:
+def _unknown_needs(store: AnyStore, fleet: str) -> ArtifactRefused:
     why = (
         f"fleet {fleet!r} keeps its artifacts there too, and this Redis does not say which. Give every fleet a store of its own,"
-        f" or remove {store.root / 'fleets' / fleet}.json if there is no such fleet (a mistyped name is enough to make one)"
+        f" or remove {store.root}/fleets/{fleet}.json if there is no such fleet (a mistyped name is enough to make one)"
     )
     return ArtifactRefused(str(store.root), why)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -254,3 +255,64 @@ def member(fleet: Fleet) -> Iterator[Callable[..., Member]]:
     yield make
     for one in made:
         one.end()
+
+
+# --- an object store -------------------------------------------------------------------------------------------------
+
+
+#: What a process finds in its environment that uses the store of the tests.
+S3_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "me",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_MAX_ATTEMPTS": "1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A server that speaks S3, on loopback; its URL. fsspec's threads live as long as the session, too."""
+    from fsspec.asyn import get_loop
+    from moto.server import ThreadedMotoServer
+
+    names = ThreadPoolExecutor(1)  # looks up host names, and would begin with the first test that needs one
+    names.submit(int).result()
+    get_loop().set_default_executor(names)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_connection(s3_server: str) -> Iterator[tuple[str, Any]]:
+    """A bucket, and one connection to it: making one takes half a second."""
+    from genlock.coordinator.remotefiles import RemoteFiles
+
+    files = RemoteFiles("s3://models/tests")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": s3_server}).items():
+            patch.setenv(name, value)
+        files._fs.mkdir("models")
+    yield files.url, files._fs
+    files.close()
+
+
+@pytest.fixture
+def s3(s3_server: str, s3_connection: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty store. Where it is and who may come in stands in the environment, as for everybody."""
+    for name, value in (S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": s3_server}).items():
+        monkeypatch.setenv(name, value)
+    return f"{s3_connection[0]}-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def connected(s3_connection: tuple[str, Any]) -> Callable[[Any], Any]:
+    """connected(store): a RemoteStore that uses the connection of the session."""
+
+    def connect(store: Any) -> Any:
+        store.files._made, store.files._base, store.files._pid = s3_connection[1], store.root[5:], os.getpid()
+        return store
+
+    return connect

@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..coordinator.calls import (
+    FAILED,
+    REFUSED,
     Ask,
     Call,
     Epoch,
@@ -43,8 +45,8 @@ from ..coordinator.calls import (
     Settle,
     TaskDone,
 )
-from ..coordinator.errors import GenlockError
-from ..coordinator.manifest import decode
+from ..coordinator.errors import GenlockError, NotTrusted
+from ..coordinator.manifest import Manifest, decode
 from .hints import Hints
 from .membership import Membership
 from .orders import Answered, Cancel, Clear, Command, Flipped, Load, Rejected, Resubscribe, Shown
@@ -54,13 +56,26 @@ from .trial import Trial
 from .verdicts import decided
 from .view import Lease
 
+#: Raises NotTrusted, or another GenlockError where that cannot be said. Arguments: model, generation, manifest, the generation that it
+#: goes back to by Redis's word or 0.
+Examine = Callable[[str, int, Manifest, int], None]
+
 
 class Agent:
     """See the module. Times are seconds on the worker's clock."""
 
-    def __init__(self, worker: str, *, lease_s: float, chance: Callable[[], float], stale_allowed: bool = True) -> None:
-        """`worker`: its name for people, "host:pid". `chance`: a number in [0, 1), for what must not happen everywhere at once."""
-        self.worker, self._stale_allowed = worker, stale_allowed
+    def __init__(
+        self,
+        worker: str,
+        *,
+        lease_s: float,
+        chance: Callable[[], float],
+        stale_allowed: bool = True,
+        examine: Examine | None = None,
+    ) -> None:
+        """`worker`: its name for people, "host:pid". `chance`: a number in [0, 1), for what must not happen everywhere at once.
+        `examine`: raises NotTrusted for a manifest that nobody vouches for; None: Redis's word is enough."""
+        self.worker, self._stale_allowed, self._examine = worker, stale_allowed, examine
         self.about = ""  #: JSON for people; the runtime keeps it current
         self.membership = Membership(worker, lease_s=lease_s, chance=chance)
         self.slots: dict[str, Slot] = {}
@@ -118,7 +133,7 @@ class Agent:
         """These models shall be held; said to Redis before any is loaded."""
         for model in models:
             if model not in self.slots and not self.leaving:
-                self.slots[model] = Slot(model, self.told.get(model))
+                self.slots[model] = Slot(model, self.told.get(model), asks_all=self._examine is not None)
                 self.membership.list_changed = True
 
     def drop(self, models: Iterable[str]) -> None:
@@ -347,14 +362,18 @@ class Agent:
         slot = self.slots.get(call.model)
         if slot is None:
             return
+        back = reply.target or 0
         try:
-            version = decode(reply.manifest or "").version
+            manifest = decode(reply.manifest or "")
+            if self._examine is not None:
+                self._examine(call.model, call.gen, manifest, back)
         except GenlockError as error:
+            said, step = (REFUSED, "signature") if isinstance(error, NotTrusted) else (FAILED, "manifest")
             why = str(error) if reply.manifest else "Redis has none: its history may have lost it"
-            slot.no_manifest(call.gen, {"worker": self.worker, "step": "manifest", "why": why}, now)
+            slot.no_manifest(call.gen, {"worker": self.worker, "step": step, "why": why}, now, said)
             self._ask_again(call.model)
         else:
-            slot.found_manifest(call.gen, version, reply.manifest or "", now)
+            slot.found_manifest(call.gen, manifest.version, reply.manifest or "", now, back)
         self._remember(slot)
 
     def _apply(self, reply: Reply, covers: tuple[str, ...] = ()) -> None:
@@ -444,7 +463,7 @@ class Agent:
         for model, told in self.told.items():
             slot = self.slots.get(model)
             facts = (model, *told.key, told.committed, told.heard, told.manifest or "")
-            more = (told.poison, told.pin, told.poisoned)
+            more = (told.poison, told.pin, told.poisoned, told.rollback)
             if not is_open and model not in self._healed and told.manifest is not None:
                 return Heal(*facts, *more)
             if is_open and slot is not None and slot.behind and not (slot.is_forgotten or self._hints.is_behind):

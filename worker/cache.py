@@ -21,13 +21,16 @@ from ..coordinator.calls import Epoch
 from ..coordinator.errors import GenlockError, NotReady, UnknownModel
 from ..coordinator.fleet import Fleet
 from ..coordinator.manifest import check_name
+from ..coordinator.watching import Named
 from .callbacks import Callbacks
 from .exposition import render, to_prometheus
 from .fresh import FreshLoads
 from .hitrate import HitRate
+from .hostcache import near
 from .limits import Limits
 from .loaders import Loader, loader_for
-from .orders import Command, Joined
+from .lookout import Lookout
+from .orders import Command, Joined, News
 from .runtime import Question, Runtime, worker_name
 from .siblings import Siblings
 from .stats import Stats
@@ -60,6 +63,7 @@ class ModelCache:
 
     `loaders`: model → what makes its payload: a callable that gets a `Checkpoint`, an `nn.Module` class, "module:name"; a
     model without one has to be a self-contained exported program. `max_bytes`, `max_models`, `ttl` (seconds): see Settings.
+    `sources`: model → the file that training overwrites, or artifact → file; looked at with GENLOCK_CHECK_MTIME=true.
     """
 
     def __init__(
@@ -70,9 +74,11 @@ class ModelCache:
         max_bytes: int | str | None = None,
         max_models: int | None = None,
         ttl: float | None = None,
+        sources: Mapping[str, str | Path | Mapping[str, str | Path]] | None = None,
     ) -> None:
         self.fleet = fleet if fleet is not None else Fleet.from_env()
         self.settings = self.fleet.settings.with_arguments(max_bytes=max_bytes, max_models=max_models, cache_ttl_s=ttl)
+        self._named = Named(sources or {})
         self._specs: dict[str, Any] = {check_name(model): spec for model, spec in (loaders or {}).items()}
         self._loaders: dict[str, Loader] = {}
         self._configured = frozenset(self._specs) | {model for model, _ in self.settings.models}
@@ -93,14 +99,24 @@ class ModelCache:
         self._stats = Stats(clock=clock, wall=time.time, worker=self.worker, fleet=self.fleet.name)
         self._siblings = Siblings(self.settings.state_dir, self.fleet.name, self._stats.detail, cache=self._number)
         self._debug = self._debugging()
+        self._lookout = self._new_lookout() if self.settings.check_mtime else None
         self._callbacks.begin_anew(self._stats)
         if self.settings.hit_rate_threshold is not None:
             self._stats.alarm(self.settings.hit_rate_threshold, self._callbacks.low_hit_rate)
 
+    def _new_lookout(self) -> Lookout:
+        return Lookout(self.settings, self._named)
+
     def _debugging(self) -> FreshLoads | None:
         if self.settings.use_cache and not self.settings.force_reload:
             return None
-        return FreshLoads(self.settings, store=self.fleet.store, loader_of=self.loader_of, stats=self._stats)
+        return FreshLoads(
+            self.settings,
+            store=near(self.fleet.store, self.settings),
+            loader_of=self.loader_of,
+            stats=self._stats,
+            notify=self._notify,
+        )
 
     # --- what requests call --------------------------------------------------------------------------------------
 
@@ -130,18 +146,25 @@ class ModelCache:
 
     def use_many(self, *models: str) -> Held:
         """The views of several models at one instant of the fleet, in their order."""
+        held = self.at_once(*models)
+        return self._slow_many(models) if held is None else held
+
+    def at_once(self, *models: str, key: str | None = None) -> Held | None:
+        """What `use_many` gives where it need not wait for anything; else None. For who must not wait, as on an event loop."""
         views = self._views
         try:
             found = [views[model] for model in models]
         except KeyError:
-            return self._slow_many(models)
-        now = clock()
+            return None
+        now = clock()  # after the views: see view.py
         for view in found:
             if now >= view.lease.deadline:
-                return self._slow_many(models)
+                return None
         for view in found:
             view.uses += 1
             view.used_at = now
+        if key is not None:
+            found = [view if view.arms is None else view.arms.pick(view, key) for view in found]
         return Held(found)
 
     def _slow(self, model: str) -> View:
@@ -263,11 +286,18 @@ class ModelCache:
         if runtime is not None and models:
             runtime.drop(models, reason)
 
+    def open(self) -> None:
+        """Ends what `close` began: the cache is as if it had just been made. Nothing where it was not closed."""
+        if self._closed:
+            self._begin_anew()
+
     def close(self) -> None:
-        """Leaves the fleet. After that every use raises NotReady."""
+        """Leaves the fleet and lets go of thread, connections and models. After that every use raises NotReady, until `open`."""
         with self._lock:
             runtime, self._runtime, self._closed = self._runtime, None, True
         self._views = {}
+        if self._lookout is not None and self._pid == os.getpid():
+            self._lookout.close()
         if runtime is not None and self._pid == os.getpid():
             runtime.close()
         self._siblings.close()
@@ -292,8 +322,13 @@ class ModelCache:
 
     @property
     def notice(self) -> str:
-        """What is set for debugging, or nothing."""
-        return self._debug.notice if self._debug is not None else ""
+        """What is set that people should know of: for debugging, or that files are looked at; or nothing."""
+        return "; ".join(part.notice for part in (self._debug, self._lookout) if part is not None)
+
+    @property
+    def sources(self) -> Mapping[str, Mapping[str, Path]]:
+        """The files that training overwrites, as they were named: model → artifact → path."""
+        return self._named.files
 
     @property
     def stats(self) -> Stats:
@@ -373,6 +408,8 @@ class ModelCache:
             _log.warning("%s: for debugging only", self._debug.notice)
         runtime.start()
         self._siblings.start()
+        if self._lookout is not None:
+            self._lookout.start()
         _close_at_exit(self)
         return runtime
 
@@ -380,7 +417,7 @@ class ModelCache:
         if not self._closed and self._debug is None:
             self._views = views
 
-    def _notify(self, command: Command) -> None:
+    def _notify(self, command: Command | News) -> None:
         if isinstance(command, Joined):
             for callback in _on_joined:
                 callback(self, command.member, command.epoch)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .hitrate import HitRate
-from .orders import Command, Flipped, Rejected
+from .orders import Command, Flipped, News, Rejected
 from .stats import Stats
 
 _log = logging.getLogger("genlock.worker")
@@ -43,7 +43,7 @@ class Callbacks:
         self._registered[hook].append(callback)
         return callback
 
-    def notify(self, command: Command) -> None:
+    def notify(self, command: Command | News) -> None:
         """Passes on what the user may want to hear of."""
         if isinstance(command, Flipped):
             self._happened("on_flip", command.model, command.before[0] if command.before else None, command.after[0])

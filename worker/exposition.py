@@ -63,6 +63,12 @@ FAMILIES = (
         "Candidates that the fleet rejected.",
         "models/{model}/rejected",
     ),
+    Family(
+        "refused_manifests_total",
+        "counter",
+        "Manifests that nobody vouches for, by reason.",
+        "models/{model}/refused/{reason}",
+    ),
     Family("active_generation", "gauge", "The generation that answers come from.", "models/{model}/generation"),
     Family("active_info", "gauge", "Always 1; the label has the active version.", "models/{model}/version"),
     Family("stale", "gauge", "1 while answers are marked stale, else 0.", "models/{model}/stale"),

@@ -14,6 +14,7 @@ from ..coordinator.store import Store
 from .hostwork import HostWork
 from .loaders import Loader
 from .loading import Loaded, load
+from .orders import Arrived
 from .stats import Stats
 from .view import View
 
@@ -24,8 +25,16 @@ Identity = tuple[int, int, int, int]
 class FreshLoads:
     """Loads in the request's own thread, one at a time."""
 
-    def __init__(self, settings: Settings, *, store: Store, loader_of: Callable[[str], Loader], stats: Stats) -> None:
-        self._store, self._loader_of, self._stats = store, loader_of, stats
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store,
+        loader_of: Callable[[str], Loader],
+        stats: Stats,
+        notify: Callable[[Arrived], object],
+    ) -> None:
+        self._store, self._loader_of, self._stats, self._notify = store, loader_of, stats, notify
         self._always = not settings.use_cache
         self._host = HostWork(settings.state_dir, loads_per_host=settings.loads_per_host)
         self._lock = threading.Lock()
@@ -61,6 +70,7 @@ class FreshLoads:
                 cancelled=lambda: False,
             )
             self._stats.loaded(view.model, steps=loaded.seconds, reload=True)
+            self._notify(Arrived(view.model, (view.generation, view.version), "forced"))
             self._known = {key: value for key, value in self._known.items() if key[0] != view.model}
             if not self._always:
                 self._known[(view.model, view.version)] = (identity, loaded)

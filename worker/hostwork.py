@@ -90,7 +90,7 @@ class HostWork:
         Raises Cancelled while waiting. After MAX_WAIT_S the block is entered without a slot.
         """
         slots = [self._slots / str(n) for n in range(self._count)]
-        with _one_of(slots, cancelled):
+        with one_of(slots, cancelled):
             yield
 
     def verified(self, store: Store, digest: str, size: int, cancelled: Callable[[], bool]) -> None:
@@ -111,7 +111,7 @@ class HostWork:
         marker = self._marker(store, digest)
         if _read(marker) == _identity(store, digest, size):
             return
-        with _one_of([marker], cancelled):
+        with one_of([marker], cancelled):
             for _ in range(TRIES):
                 before = _identity(store, digest, size)
                 if _read(marker) == before:
@@ -163,16 +163,20 @@ def _read(marker: Path) -> bytes:
 
 
 @contextmanager
-def _one_of(paths: list[Path], cancelled: Callable[[], bool]) -> Iterator[None]:
-    """Hold the lock of one of these files; without any after MAX_WAIT_S."""
+def one_of(
+    paths: list[Path], cancelled: Callable[[], bool], *, moving: Callable[[], object] = lambda: None
+) -> Iterator[bool]:
+    """Hold the lock of one of these files: True; or none after MAX_WAIT_S in which `moving` gave the same value: False."""
     paths[0].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    deadline, pause = time.monotonic() + MAX_WAIT_S, FIRST_POLL_S
+    deadline, pause, seen = time.monotonic() + MAX_WAIT_S, FIRST_POLL_S, moving()
     while (held := _try_lock(paths)) is None and time.monotonic() < deadline:
         stop_if(cancelled)
         time.sleep(pause)
         pause = min(2 * pause, MAX_POLL_S)
+        if seen != (seen := moving()):
+            deadline = time.monotonic() + MAX_WAIT_S
     try:
-        yield
+        yield held is not None
     finally:
         if held is not None:
             # Said, not left to close(): a child forked meanwhile has the same open file.

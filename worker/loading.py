@@ -2,6 +2,7 @@
 
 ::
 
+    fetch    every object lies on this host; only where the store is on a network (hostcache.py)    else LoadFailed
     verify   every object that the manifest names has the bytes of its digest (once per host)       else LoadFailed
     build    the loader makes the payload from mapped tensors        else what it says: BadCheckpoint; LoadFailed for all other errors
     check    no NaN, no Inf; this also brings the mapped pages into the process                     else BadCheckpoint
@@ -24,12 +25,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..coordinator.disk import Progress
 from ..coordinator.errors import ArtifactMissing, ArtifactRefused, BadCheckpoint, LoadFailed
 from ..coordinator.golden import read_golden
 from ..coordinator.manifest import Golden, Manifest
 from ..coordinator.store import Store
 from .archive import FormatError, check_safetensors
 from .checkpoint import Checkpoint, distinct, is_of_the_machine
+from .hostcache import HostCache
 from .hostwork import Cancelled, HostWork, one_torch_thread, stop_if
 from .loaders import Loader, exported_program, loader_for, state_dict_into
 from .proof import answer, difference, not_finite, tensors_of, touch
@@ -47,7 +50,7 @@ __all__ = [
 ]
 
 #: Steps in which an error says nothing about the bytes, unless it is BadCheckpoint.
-_OF_THIS_WORKER = ("wait", "verify", "build")
+_OF_THIS_WORKER = ("fetch", "wait", "verify", "build")
 #: How torch's Module.load_state_dict begins to say that keys or shapes are others, in whatever loader it is called.
 _OTHER_SHAPES = "Error(s) in loading state_dict"
 #: Characters of a reason that travel to everybody who asks why a candidate was rejected.
@@ -59,12 +62,13 @@ class Loaded:
     """A payload, what it takes, and how long each step took.
 
     `bytes`: of its tensors, tied ones once; of its files, if it has none that can be found (proof.py). `seconds`: "wait" (for
-    a slot of this host), then every step by name.
+    a slot of this host), then every step by name. `digests`: of the objects that it may have mapped.
     """
 
     payload: Any
     bytes: int
     seconds: dict[str, float]
+    digests: frozenset[str] = frozenset()
 
 
 def load(
@@ -76,13 +80,17 @@ def load(
     host: HostWork,
     cancelled: Callable[[], bool],
     enters: Callable[[str], object] = lambda step: None,
+    fetched: Progress = lambda done, size: None,
 ) -> Loaded:
     """Verify, build and prove one generation, as one of the few of this host that load at the same time.
 
-    Blocks for as long as that takes; `enters` hears of each step when it begins. Raises BadCheckpoint, LoadFailed, or Cancelled soon
-    after `cancelled()` is true (between two steps, while waiting, while reading).
+    Blocks for as long as that takes; `enters` hears of each step when it begins, `fetched` how far a fetch is. Raises BadCheckpoint,
+    LoadFailed, or Cancelled soon after `cancelled()` is true (between two steps, while waiting, while reading).
     """
     steps = _Steps(manifest.model, cancelled, enters)
+    if isinstance(store, HostCache):  # before the slot: others load meanwhile
+        with steps.step("fetch"):
+            store.fetch(manifest, cancelled, fetched)
     began = time.perf_counter()
     enters("wait")
     with steps.explained("wait"), host.slot(cancelled):
@@ -100,7 +108,7 @@ def load(
                 answers = _answers(manifest, store, payload)
             with steps.step("golden"):
                 _judge(manifest.model, manifest.golden, answers)
-    return Loaded(payload, sum(distinct(held).values()) or manifest.size, steps.seconds)
+    return Loaded(payload, sum(distinct(held).values()) or manifest.size, steps.seconds, manifest.digests)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..coordinator.errors import BadCheckpoint, GenlockError, LoadFailed, ManifestInvalid
+from ..coordinator.errors import BadCheckpoint, GenlockError, LoadFailed, ManifestInvalid, NotTrusted
 from ..coordinator.manifest import Manifest, decode
 from ..coordinator.priority import low_priority
 from ..coordinator.store import Store
+from .hostcache import HostCache
 from .hostwork import Cancelled, HostWork
 from .lastgood import LastGood
 from .loaders import Loader
@@ -24,6 +25,9 @@ from .loading import Loaded, load
 from .slot import Job, Key
 
 _log = logging.getLogger("genlock.worker")
+
+#: Steps in which a fetch is told to people.
+TWENTIETHS = 20
 
 
 class Done(NamedTuple):
@@ -38,6 +42,11 @@ class Done(NamedTuple):
     why: str = ""
 
 
+class _Chore(NamedTuple):
+    action: Callable[[], None]
+    is_owed: bool
+
+
 class LoadThread:
     """Begins with the first job. `report` is called on this thread with every Done."""
 
@@ -49,14 +58,17 @@ class LoadThread:
         last_good: LastGood,
         loader_of: Callable[[str], Loader],
         report: Callable[[Done], None],
+        examine: Callable[[str, int, Manifest, int], None] = lambda *_: None,
     ) -> None:
+        """`examine`: raises NotTrusted for a manifest of this host's disk that nobody vouches for."""
         self._store, self._host, self._last_good = store, host, last_good
-        self._loader_of, self._report = loader_of, report
-        self._queue: queue.SimpleQueue[Job | Callable[[], None] | None] = queue.SimpleQueue()
+        self._loader_of, self._report, self._examine = loader_of, report, examine
+        self._queue: queue.SimpleQueue[Job | _Chore | None] = queue.SimpleQueue()
         self._cancelled: set[int] = set()  # ids of jobs; added to by the runtime's thread, read here: adding is atomic
         self._thread: threading.Thread | None = None
         self._closing = False
-        #: What is being loaded now, for people: model → generation, step, since (unix s). Replaced as a whole by this thread.
+        #: What is being loaded now, for people: model → generation, step, since (unix s); of a fetch also done and total (bytes). Replaced
+        #: as a whole by this thread.
         self.loading: Mapping[str, Mapping[str, Any]] = {}
 
     def begin(self, job: Job) -> None:
@@ -68,10 +80,15 @@ class LoadThread:
         """Nobody wants it any more: it stops at its next step."""
         self._cancelled.add(job.id)
 
-    def chore(self, action: Callable[[], None]) -> None:
-        """Does a small thing that may touch a disk; an error of it is logged."""
+    def chore(self, action: Callable[[], None], *, is_owed: bool = False) -> None:
+        """Does a small thing that may touch a disk; an error of it is logged. `is_owed`: also when this worker is closing."""
         self._start()
-        self._queue.put(action)
+        self._queue.put(_Chore(action, is_owed))
+
+    def holds(self, digests: frozenset[str]) -> None:
+        """What this process has loaded: the cache of the host keeps these for it, where there is one."""
+        if isinstance(self._store, HostCache):
+            self.chore(partial(self._store.holds, digests))
 
     def close(self, timeout_s: float) -> None:
         """Ends after what is being done, or goes on alone (it is a daemon) when that takes longer."""
@@ -79,6 +96,7 @@ class LoadThread:
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(timeout_s)
+        self._store.close()
 
     def _start(self) -> None:
         if self._thread is None:
@@ -90,8 +108,8 @@ class LoadThread:
         while (task := self._queue.get()) is not None:
             if isinstance(task, Job):
                 self._report(self._done(task))
-            elif not self._closing:
-                _quietly(task)
+            elif task.is_owed or not self._closing:
+                _quietly(task.action)
 
     def _done(self, job: Job) -> Done:
         try:
@@ -103,7 +121,8 @@ class LoadThread:
         except LoadFailed as error:
             return Done(job, job.key, said="failed", step=error.step, why=error.why)
         except GenlockError as error:
-            return Done(job, job.key, said="failed", step="manifest", why=str(error))
+            step = "signature" if isinstance(error, NotTrusted) else "manifest"
+            return Done(job, job.key, said="failed", step=step, why=str(error))
         except Exception as error:
             _log.exception("loading %s ended in an error that nobody expected", job.model)
             return Done(job, job.key, said="failed", step="load", why=f"{type(error).__name__}: {error}")
@@ -121,11 +140,19 @@ class LoadThread:
             host=self._host,
             cancelled=lambda: self._closing or job.id in self._cancelled,
             enters=partial(self._enter, job.model, generation, time.time()),
+            fetched=partial(self._fetched, job.model),
         )
         return Done(job, (generation, manifest.version), loaded, manifest)
 
     def _enter(self, model: str, generation: int, since: float, step: str) -> None:
         self.loading = {model: {"generation": generation, "step": step, "since": since}}
+
+    def _fetched(self, model: str, done: int, size: int) -> None:
+        """In twentieths: each change is carried by a heartbeat of every worker."""
+        told = {"done": done * TWENTIETHS // max(size, 1) * size // TWENTIETHS, "total": size}
+        about = {**self.loading.get(model, {}), **told}
+        if about != self.loading.get(model):
+            self.loading = {model: about}
 
     def _loader(self, model: str) -> Loader:
         try:
@@ -138,6 +165,7 @@ class LoadThread:
             found = self._last_good.read(job.model)
             if found is None:
                 raise LoadFailed(job.model, "fallback", "this host keeps no last good generation of it")
+            self._examine(job.model, *found, 0)
             return found
         manifest = decode(job.manifest)
         if manifest.model != job.model or manifest.version != job.key[1]:

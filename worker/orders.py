@@ -68,6 +68,24 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class Arrived:
+    """This worker has loaded a generation. `purpose`: of the job; "forced" where every use loads or checks the file."""
+
+    model: str
+    key: Key
+    purpose: str
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """This worker holds a model no more. `key`: what it showed of it, if it had loaded something; `reason`: see stats.DROP_REASONS."""
+
+    model: str
+    key: Key | None
+    reason: str
+
+
+@dataclass(frozen=True)
 class Clear:
     """A fleet-wide clear reached this worker; an empty model is all."""
 
@@ -94,4 +112,6 @@ class Expelled:
     why: str
 
 
+#: What the runtime tells beside, of what it has done.
+News = Arrived | Dropped
 Command = Load | Cancel | Answered | Flipped | Rejected | Clear | Resubscribe | Joined | Expelled

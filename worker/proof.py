@@ -6,6 +6,7 @@ inside other objects is their loader's business.
 
 from __future__ import annotations
 
+import cmath
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def not_finite(held: Held) -> str | None:
     if not (values.is_floating_point() or values.is_complex()) or values.numel() == 0:
         return None
     with torch.no_grad():
-        if (flat := _summable(values)) is None or torch.isfinite(flat.sum()):
+        if (flat := _summable(values)) is None or cmath.isfinite(flat.sum().item()):
             return None
         finite = torch.isfinite(flat)
         if held.is_buffer:

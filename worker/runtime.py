@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..coordinator.calls import FENCED, NO_EPOCH, Call, Heartbeat, Join, Say
 from ..coordinator.clock import clock
-from ..coordinator.errors import DoesNotFit, GenlockError, Unavailable
+from ..coordinator.errors import DoesNotFit, GenlockError, NotTrusted, Unavailable
 from ..coordinator.identity import mark_had_member
+from ..coordinator.keyring import Keyring
 from ..coordinator.manifest import decode
 from ..coordinator.records import Hint
 from .about import about, held_of
 from .agent import Agent
+from .hostcache import near
 from .hostwork import HostWork
 from .lastgood import LastGood
 from .limits import Limits, Use
@@ -34,13 +36,16 @@ from .loaders import Loader
 from .loadthread import Done, LoadThread, import_ahead, trim
 from .orders import (
     Answered,
+    Arrived,
     Cancel,
     Clear,
     Command,
+    Dropped,
     Expelled,
     Flipped,
     Joined,
     Load,
+    News,
     Rejected,
     Resubscribe,
 )
@@ -49,6 +54,7 @@ from .questions import unpublished
 from .shelf import Shelf
 from .slot import Key, Slot
 from .stats import Stats
+from .trust import Trust
 from .view import View, Views
 
 if TYPE_CHECKING:
@@ -61,6 +67,8 @@ _log = logging.getLogger("genlock.worker")
 CALLS_IN_A_ROW = 32
 #: Seconds that closing waits for Redis to hear that this worker leaves, and for the threads to end.
 CLOSE_S = 2.0
+#: What is said to who asks too late.
+_LEAVING = "this worker is leaving the fleet"
 #: What an error is of that is not of a model: no model has this name.
 _REDIS = ""
 
@@ -88,7 +96,7 @@ class Runtime:
         stats: Stats,
         limits: Limits,
         publish: Callable[[Views], None],
-        notify: Callable[[Command], None],
+        notify: Callable[[Command | News], None],
         worker: str,
         configured: Iterable[str] = (),
     ) -> None:
@@ -102,6 +110,7 @@ class Runtime:
         # What is wrong now, by model or _REDIS, the last one at the end; replaced as a whole, because other threads read it.
         self._errors: dict[str, str] = {}
         identity = fleet.identity
+        self._trust = Trust(Keyring.of(settings), identity.fleet_id, settings.state_dir, refused=self._take_refusal)
         # Before the mark: the first process of a new fleet may say that it never had a member, and need not wait a lease for it (R6).
         self._registry = self._new_registry(identity.lease_s)
         if not identity.had_member:
@@ -111,13 +120,15 @@ class Runtime:
             lease_s=identity.lease_s,
             chance=random.random,
             stale_allowed=settings.on_disconnect == "stale",
+            examine=self._trust.examine if self._trust else None,
         )
         self._last_good = LastGood(settings.state_dir, fleet.name)
         self._import_ahead = partial(import_ahead, tuple(configured), loader_of)
         self._loads = LoadThread(
-            store=fleet.store,
+            store=near(fleet.store, settings),
             host=HostWork(settings.state_dir, loads_per_host=settings.loads_per_host),
             last_good=self._last_good,
+            examine=self._trust.examine,
             loader_of=loader_of,
             report=lambda done: self.post(lambda: self._take_done(done)),
         )
@@ -128,6 +139,8 @@ class Runtime:
         self._phases = Phases()
         self._started_at = time.time()
         self._closing = threading.Event()
+        #: Nobody reads the inbox any more, but for what was in it when this became true. Only this thread writes it.
+        self._has_ended = False
         self._revived_at = float("-inf")
         self._told_loading: Mapping[str, Mapping[str, Any]] = {}
         self.agent.about = self._about()
@@ -181,6 +194,9 @@ class Runtime:
         then both `views` and `error` of the question are None."""
         question = Question(models)
         self.post(lambda: self._take_question(question))
+        if self._has_ended:  # after the post: whoever does not see it is read by the last look
+            question.error = Answered(0, model=models[0], why=_LEAVING)
+            return question
         if not question.event.wait(timeout_s):
             self.post(lambda: self._give_up(question))
         return question
@@ -247,6 +263,7 @@ class Runtime:
     # --- the loop ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._ensure_server()
         self._import_ahead()
         while not self.agent.left:
             try:
@@ -257,6 +274,7 @@ class Runtime:
                 self.failure = f"{type(error).__name__}: {error}"
                 self._closing.wait(0.1)
         self._publish()
+        self._has_ended = True
         self._take_inbox(0.0)  # who asked meanwhile is told
 
     def _take_inbox(self, timeout_s: float) -> None:
@@ -335,12 +353,15 @@ class Runtime:
         if self.agent.epoch == NO_EPOCH:  # meanwhile the fleet may have had a member: that is read anew
             self._registry.close()
             self._registry = self._new_registry(self.agent.lease_s)
-        embedded = self._fleet.endpoint.embedded is not None
-        if embedded and not self._closing.is_set() and clock() - self._revived_at > 1.0:
+        if not self._closing.is_set() and clock() - self._revived_at > 1.0:
             self._revived_at = clock()
             self._carry_out()
-            with contextlib.suppress(GenlockError):
-                self._fleet.endpoint.ensure()
+            self._ensure_server()
+
+    def _ensure_server(self) -> None:
+        """Starts the embedded server, where there is to be one. That it cannot be started is told by the first call."""
+        with contextlib.suppress(GenlockError):
+            self._fleet.endpoint.ensure()
 
     # --- commands ------------------------------------------------------------------------------------------------
 
@@ -410,11 +431,19 @@ class Runtime:
         self._met(error.model, str(error))  # after the drop: it is why there is nothing
         _log.warning("%s", error, extra=self._facts("does-not-fit", error.model, command.job.key))
 
+    def _take_refusal(self, model: str, generation: int, error: NotTrusted) -> None:
+        """On the runtime's thread or the loading one: what it touches may be touched by any."""
+        self.stats.refused(model, generation=generation, reason=error.outcome, why=str(error))
+        facts = self._facts("refused-manifest", model, generation=generation, reason=error.outcome, why=str(error))
+        _log.error("model %s: generation %s is refused: %s", model, generation, error, extra=facts)
+        self.post(lambda: self._met(model, f"{model} generation {generation}: signature: {error}"))
+
     def _cleared(self, command: Clear) -> None:
         for model in self.views:
             if command.model in ("", model):
                 self.stats.dropped(model, "clear")
                 _log.info("model %s: dropped, the whole fleet was told to", model, extra=self._facts("cleared", model))
+                self._notify_dropped(model, "clear")
 
     def _flipped(self, command: Flipped) -> None:
         phases = self._phases.flipped(command.model, command.after[0], clock())
@@ -428,6 +457,7 @@ class Runtime:
         job = done.job
         if done.loaded is not None and done.manifest is not None:
             self._shelf.put(job.id, done.loaded)
+            self._loads.holds(self._shelf.digests)
             if job.purpose != "fallback":
                 self._mended(job.model)
             self.stats.loaded(job.model, steps=done.loaded.seconds, reload=job.purpose == "refresh")
@@ -436,6 +466,7 @@ class Runtime:
                 "loaded", job.model, done.key, purpose=job.purpose, seconds=seconds, bytes=done.loaded.bytes
             )
             _log.info("model %s: generation %s is loaded", job.model, done.key[0], extra=facts)
+            self._notify(Arrived(job.model, done.key, job.purpose))
             self.agent.loaded(job, done.key, {"seconds": seconds})
         elif done.said:
             # Without Redis that is what is wrong, and a fallback mends nothing; nor does it matter when the model was dropped meanwhile.
@@ -464,8 +495,7 @@ class Runtime:
         self._tokens += 1
         self._questions[self._tokens] = question
         if self.agent.leaving:
-            why = "this worker is leaving the fleet"
-            self._take_answer(Answered(self._tokens, model=question.models[0], why=why))
+            self._take_answer(Answered(self._tokens, model=question.models[0], why=_LEAVING))
         else:
             self._hold(question.models)
             self.agent.asked(self._tokens, question.models)
@@ -508,7 +538,12 @@ class Runtime:
             self.stats.dropped(model, reason)  # type: ignore[arg-type]
             self._mended(model)  # what is not held is not wrong here
             _log.info("model %s: dropped: %s", model, reason, extra=self._facts("dropped", model, why=reason))
+            self._notify_dropped(model, reason)
         (self.agent.give_way if reason.startswith("lru") else self.agent.drop)(held)
+
+    def _notify_dropped(self, model: str, reason: str) -> None:
+        view = self.views.get(model)
+        self._notify(Dropped(model, (view.generation, view.version) if view else None, reason))
 
     def _publish(self) -> None:
         """Replaces the map of views if anything that it shows has changed, and lets go of what nothing needs any more."""
@@ -523,12 +558,15 @@ class Runtime:
                 self._keep_last_good(model)
         if self._shelf.let_go(self.agent.kept) and not self._closing.is_set():
             self._loads.chore(trim)
+            self._loads.holds(self._shelf.digests)
 
     def _keep_last_good(self, model: str) -> None:
         slot = self.agent.slots[model]
         if slot.told is not None and slot.told.manifest is not None:
             generation, manifest = slot.told.key[0], slot.told.manifest
-            self._loads.chore(lambda: self._last_good.write(model, generation, manifest))
+            self._loads.chore(lambda: self._last_good.write(model, generation, manifest), is_owed=bool(self._trust))
+            if self._trust:  # after the last good one, which must not be older than what it is compared with
+                self._loads.chore(self._trust.became_active(model, manifest, slot.told.rollback), is_owed=True)
 
     def _about(self) -> str:
         return about(

@@ -38,6 +38,11 @@ class Shelf:
         loaded = self._loaded.get(handle)
         return loaded.bytes if loaded else 0
 
+    @property
+    def digests(self) -> frozenset[str]:
+        """The objects that these payloads may have mapped."""
+        return frozenset[str]().union(*(loaded.digests for loaded in self._loaded.values()))
+
     def show(self, shown: Mapping[str, Shown], now: float) -> tuple[str, ...] | None:
         """Makes `views` anew if they have to show anything else; None: they show just that already.
 

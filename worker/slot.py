@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from ..coordinator.calls import BAD, FAILED, FENCED, READY, Say, State
+from ..coordinator.calls import BAD, FAILED, FENCED, READY, REFUSED, Say, State
 from .trial import Trial, Tried
 
 #: (generation, version): what identifies a content of a model; never the number alone.
@@ -23,7 +23,8 @@ RETRY_FROM_S, RETRY_TO_S = 0.2, 5.0
 
 @dataclass(frozen=True)
 class Told:
-    """The highest record that this process was told is active (R7). `committed`, `heard`: numbers of epochs."""
+    """The highest record that this process was told is active (R7). `committed`, `heard`: numbers of epochs; `rollback`: the generation
+    that it went back to, or 0."""
 
     key: Key
     committed: int
@@ -32,6 +33,7 @@ class Told:
     poison: str = ""
     pin: Mapping[str, Any] | None = None
     poisoned: Mapping[str, Any] | None = None
+    rollback: int = 0
 
 
 class Job(NamedTuple):
@@ -57,8 +59,9 @@ class Verdict:
 class Slot:
     """See the module. Only the agent touches it."""
 
-    def __init__(self, model: str, told: Told | None) -> None:
-        self.model = model
+    def __init__(self, model: str, told: Told | None, *, asks_all: bool = False) -> None:
+        """`asks_all`: every manifest is looked at, also of a content that is loaded already."""
+        self.model, self._asks_all = model, asks_all
         self.told = told
         self.state: State | None = None  #: as last applied in this epoch
         #: A state that an open fleet showed was applied: only such a one gives a right to answer.
@@ -69,6 +72,7 @@ class Slot:
         self.shown: Key | None = None  #: the content that views show, with or without the right to answer
         self.warm: Key | None = None  #: the generation before, kept as the way back until a candidate begins to load
         self.manifests: dict[Key, str] = {}
+        self.rollbacks: dict[Key, int] = {}  #: the generation that a manifest's went back to, by Redis's word
         self.job: Job | None = None
         self.verdicts: dict[Key, Verdict] = {}
         self.refreshes: tuple[str, ...] = ()  #: tasks that wait for a fresh load of what is active
@@ -119,8 +123,10 @@ class Slot:
         self.behind = told is not None and key != told.key and active.gen <= told.key[0]
         if self.behind:
             return False
-        manifest = told.manifest if told and told.key == key else self.manifests.get(key)
-        self.told = Told(key, active.epoch, epoch, manifest, active.poison, state.pin, state.poison)
+        is_known = told is not None and told.key == key
+        manifest = told.manifest if told and is_known else self.manifests.get(key)
+        back = told.rollback if told and is_known else self.rollbacks.get(key, 0)
+        self.told = Told(key, active.epoch, epoch, manifest, active.poison, state.pin, state.poison, back)
         if told and told.key == key:
             return False
         self._alias(key)
@@ -137,6 +143,8 @@ class Slot:
 
     def _alias(self, key: Key) -> None:
         """A rollback to a content that is still warm is ready at once: the same bytes, verified and proven before."""
+        if self._asks_all and key not in self.manifests:
+            return
         for other, handle in list(self.handles.items()):
             if other[1] == key[1] and key not in self.handles and self._is_rollback(key):
                 self.handles[key] = handle
@@ -177,7 +185,7 @@ class Slot:
         watch = state.watch
         return Tried((watch.gen, 0, 0), watch.policy) if watch is not None and watch.gen == self.told.key[0] else None
 
-    def found_manifest(self, gen: int, version: str, manifest: str, now: float) -> None:
+    def found_manifest(self, gen: int, version: str, manifest: str, now: float, rollback: int = 0) -> None:
         """The fleet's manifest of a number. It may be of another content than what is wanted here, which then is asked for again."""
         for key in (self.told.key if self.told else None, self.target):
             if key is None or key[0] != gen:
@@ -185,16 +193,19 @@ class Slot:
             if key[1] != version:
                 self.postpone(key, now)
                 continue
-            self.manifests[key] = manifest
+            self.manifests[key], self.rollbacks[key] = manifest, rollback
+            if key in self.verdicts and self.verdicts[key].said == REFUSED:
+                del self.verdicts[key]  # what is there now is another one
             if self.told and self.told.key == key and self.told.manifest is None:
-                self.told = replace(self.told, manifest=manifest)
+                self.told = replace(self.told, manifest=manifest, rollback=rollback)
 
-    def no_manifest(self, gen: int, detail: Mapping[str, Any], now: float) -> None:
-        """The fleet has no manifest of a number, or one that cannot be read: it cannot be loaded, so far."""
+    def no_manifest(self, gen: int, detail: Mapping[str, Any], now: float, said: str = FAILED) -> None:
+        """The fleet has no manifest of a number, or one that cannot be read, or (`said` is refused) that nobody vouches for: it cannot
+        be loaded, so far."""
         for key in (self.told.key if self.told else None, self.target):
             if key is not None and key[0] == gen:
                 self.postpone(key, now)
-                self.verdicts[key] = Verdict(key, FAILED, detail)
+                self.verdicts[key] = Verdict(key, said, detail)
 
     # --- loads ---------------------------------------------------------------------------------------------------
 
@@ -203,6 +214,8 @@ class Slot:
         target = self.target
         if target is None or target in self.handles or target in self.verdicts:
             return
+        if self._asks_all and target not in self.manifests:
+            return  # it may be the way back that is warm
         self._alias(target)
         if target not in self.handles and self.warm is not None:
             self._drop(self.warm)
@@ -271,7 +284,7 @@ class Slot:
         needed = {self.shown, active, self.warm, self.target}
         for key in [key for key in self.handles if key not in needed]:
             self._drop(key)
-        for table in (self.verdicts, self.manifests, self._retry_at):
+        for table in (self.verdicts, self.manifests, self.rollbacks, self._retry_at):
             for key in [key for key in table if key not in needed]:
                 del table[key]
 
@@ -293,10 +306,14 @@ class Slot:
         if target is not None:
             if state.is_fencing:
                 if state.mine != FENCED:
-                    return Say(member, self.model, target[0], FENCED, self.detail_of(target))
+                    answer = REFUSED if self._is_refused(target) else FENCED
+                    return Say(member, self.model, target[0], answer, self.detail_of(target))
             elif said := self._of_candidate(target, state.mine):
                 return Say(member, self.model, target[0], said, self.detail_of(target))
         return self._of_active(member, state)
+
+    def _is_refused(self, key: Key) -> bool:
+        return key in self.verdicts and self.verdicts[key].said == REFUSED
 
     def _of_candidate(self, target: Key, mine: str | None) -> str | None:
         verdict = self.verdicts.get(target)

@@ -58,6 +58,7 @@ class ModelStats:
     loads: Kinds = field(default_factory=lambda: Kinds(LOAD_OUTCOMES))
     invalidations: Kinds = field(default_factory=Kinds)
     drops: Kinds = field(default_factory=lambda: Kinds(DROP_REASONS))
+    refused: Kinds = field(default_factory=Kinds)
     load_steps: dict[str, Times] = field(default_factory=dict)
     flip_phases: dict[str, Times] = field(default_factory=dict)
     waits: Times = field(default_factory=Times)
@@ -67,6 +68,7 @@ class ModelStats:
     flipped_at: float | None = None
     last_load_failure: dict[str, Any] | None = None
     last_rejection: dict[str, Any] | None = None
+    last_refusal: dict[str, Any] | None = None
     last_error: dict[str, Any] | None = None
 
     def retire(self, view: View, *, dropped: bool) -> None:
@@ -105,12 +107,14 @@ class ModelStats:
             "flips": self.flips,
             "flip_phases": facts_of(self.flip_phases),
             "rejected": self.rejected,
+            "refused": dict(self.refused),
             "errors": self.errors,
             "loaded_at": self.loaded_at,
             "used_at": used_at,
             "flipped_at": self.flipped_at,
             "last_load_failure": self.last_load_failure,
             "last_rejection": self.last_rejection,
+            "last_refusal": self.last_refusal,
             "last_error": self.last_error,
         }
 
@@ -230,6 +234,13 @@ class Stats:
             record = self._model(model)
             record.rejected += 1
             record.last_rejection = self._remark(why, generation=generation)
+
+    def refused(self, model: str, *, generation: int, reason: str, why: str) -> None:
+        """This worker refused a manifest, because nobody whose key counts here vouches for it."""
+        with self._lock:
+            record = self._model(model)
+            record.refused.add(reason)
+            record.last_refusal = self._remark(why, generation=generation, reason=reason)
 
     # --- what becomes of the process -----------------------------------------------------------------------
 

@@ -312,14 +312,24 @@ def _held(model: str, shown: set[int], is_unloaded: bool, active: int | None) ->
 
 
 def _loading(workers: Sequence[WorkerStatus]) -> set[str]:
-    """`(loading digits 5: verify)`, of what workers say they are loading now."""
+    """`(loading digits 5: verify)` or `(loading digits 5: fetch 35 %)`, of what workers say they are loading now."""
     found = set()
     for worker in workers:
         loading = worker.about.get("loading")
         for model, about in loading.items() if isinstance(loading, dict) else ():
             if isinstance(about, dict):
-                found.add(f"(loading {model} {about.get('generation', '?')}: {about.get('step', '?')})")
+                found.add(
+                    f"(loading {model} {about.get('generation', '?')}: {about.get('step', '?')}{_percent(about)})"
+                )
     return found
+
+
+def _percent(about: Mapping[str, Any]) -> str:
+    """How far a fetch is; nothing of other steps."""
+    done, total = about.get("done"), about.get("total")
+    if about.get("step") != "fetch" or not isinstance(done, int) or not isinstance(total, int) or total <= 0:
+        return ""
+    return f" {100 * done // total} %"
 
 
 # --- room ---------------------------------------------------------------------------------------------------------

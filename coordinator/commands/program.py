@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import CommandBroken, GenlockError
-from . import checking, deciding, looking, output, publishing, serving, top, upkeep
+from . import checking, deciding, keys, looking, output, publishing, serving, top, upkeep, watching
 from .progress import INTERRUPTED, Interrupted
 from .session import with_session
 
@@ -40,9 +40,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "unpin": deciding.unpin,
     "clear": deciding.clear,
     "refresh": deciding.refresh,
+    "watch": watching.watch,
     "verify": upkeep.verify,
     "gc": upkeep.gc,
     "doctor": checking.doctor,
+    "keys": keys.keys,
     "redis": upkeep.redis,
     "admin": serving.admin,
 }

@@ -23,7 +23,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
     ),
     "fleet": (Annotated[str | None, typer.Option(metavar="NAME", help="Name of the fleet.  [GENLOCK_FLEET]")], None),
     "store": (
-        Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the artifacts.  [GENLOCK_STORE]")],
+        Annotated[str | None, typer.Option(metavar="DIR", help="Folder or URL of the artifacts.  [GENLOCK_STORE]")],
         None,
     ),
     "state_dir": (

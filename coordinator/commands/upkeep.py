@@ -34,12 +34,19 @@ def verify(
 def gc(
     session: Session,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep", min=2, metavar="K", help="Of each model keep only the last K committed generations; default: 64."
+        ),
+    ] = None,
 ) -> None:
     """Remove stored artifacts that no generation needs any more.
 
-    And leftovers; nothing that was used within the last hour.
+    And leftovers; nothing that was used within the last hour. What is active, in work or next stays always. There is no way back to a
+    generation whose artifacts were removed.
     """
-    found = session.fleet.gc(dry_run=dry_run)
+    found = session.fleet.gc(dry_run=dry_run, keep=keep)
     session.show(found, lambda: [said_of_removed(found, dry_run=dry_run)])
 
 

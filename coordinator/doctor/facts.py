@@ -61,14 +61,15 @@ class IdentityFacts:
 class FolderFacts:
     """One folder. `error`: why it cannot be looked at; `exists`: else nothing below is known.
 
-    `filesystem`: as the kernel calls it, "" where that is not known; `failed`: step of a trial in it → why; `sync_s`: seconds until
-    4 KiB are on the disk, several times.
+    `filesystem`: as the kernel calls it, "" where that is not known; `is_local`: its files may be mapped; `failed`: step of a trial in it
+    → why; `sync_s`: seconds until 4 KiB are on the disk, several times.
     """
 
     path: str
     error: str = ""
     exists: bool = False
     filesystem: str = ""
+    is_local: bool = True
     mounted_at: str = ""
     free_bytes: int = 0
     total_bytes: int = 0
@@ -80,10 +81,35 @@ class FolderFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RemoteFacts:
+    """A store below a URL. `error`: why nothing of it is known; `failed`: step of a trial in it → why; `trip_s`: seconds of a small call;
+    `exclusive`: of two who make a file, one is told that there is one already."""
+
+    url: str
+    error: str = ""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    trip_s: float = 0.0
+    exclusive: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyFacts:
+    """The keys that the settings name, by their ids. `error`: why they cannot be used; `in_environment`: the secret key is given itself,
+    and not its file; `group_reads`: its file may be read by its group."""
+
+    signer: str = ""
+    verify: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    error: str = ""
+    in_environment: bool = False
+    group_reads: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class HostFacts:
     """This process's machine. `torch`: its version, None: not installed; `open_files`: the soft limit, None: without end; `user`: uid.
 
-    `roles`: of the tokens that are set; `tokens_error`: why their file cannot be used; `signing`: the variables of keys that are set.
+    `roles`: of the tokens that are set; `tokens_error`: why their file cannot be used.
     """
 
     python: tuple[int, int, int]
@@ -92,4 +118,4 @@ class HostFacts:
     user: int = 0
     roles: tuple[str, ...] = ()
     tokens_error: str = ""
-    signing: tuple[str, ...] = ()
+    keys: KeyFacts = KeyFacts()

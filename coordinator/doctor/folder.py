@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ..filesystem import kind_of
 from .facts import FolderFacts
 
 #: What one flush is tried with: a page.
@@ -37,6 +38,7 @@ def look_at(folder: Path, *, mounts: Path = MOUNTS) -> FolderFacts:
         path=str(folder),
         exists=True,
         filesystem=filesystem,
+        is_local=kind_of(folder).is_local,
         mounted_at=mounted_at,
         free_bytes=room.f_bavail * room.f_frsize,
         total_bytes=room.f_blocks * room.f_frsize,

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
 import sys
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import GenlockError, SettingsInvalid
 from ..identity import known
-from ..settings import NOT_YET, Settings
-from ..store import Store
+from ..keyring import Keyring
+from ..settings import Settings
+from ..signing import SECRET
 from ..tokens import tokens_of
-from .facts import HostFacts, IdentityFacts
+from .facts import HostFacts, IdentityFacts, KeyFacts
+
+if TYPE_CHECKING:
+    from ..store import AnyStore
 
 
-def look_at_host(settings: Settings, environ: Mapping[str, str] | None = None) -> HostFacts:
+def look_at_host(settings: Settings) -> HostFacts:
     """What a worker or a trainer that is started here would find."""
-    environ = os.environ if environ is None else environ
     roles, tokens_error = _roles(settings)
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return HostFacts(
@@ -28,7 +33,23 @@ def look_at_host(settings: Settings, environ: Mapping[str, str] | None = None) -
         user=os.getuid(),
         roles=roles,
         tokens_error=tokens_error,
-        signing=tuple(name for name in NOT_YET if environ.get(name)),
+        keys=_keys(settings),
+    )
+
+
+def _keys(settings: Settings) -> KeyFacts:
+    try:
+        found = Keyring.of(settings)
+    except SettingsInvalid as error:
+        return KeyFacts(error=str(error))
+    given = settings.signing_key or ""
+    is_text = given.startswith(SECRET)
+    return KeyFacts(
+        signer=found.signing.public.id if found.signing else "",
+        verify=found.verify.ids,
+        operators=found.operators.ids,
+        in_environment=is_text,
+        group_reads=bool(given) and not is_text and bool(Path(given).stat().st_mode & stat.S_IRGRP),
     )
 
 
@@ -47,10 +68,10 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def look_at_identity(settings: Settings) -> IdentityFacts:
+def look_at_identity(store: AnyStore, settings: Settings) -> IdentityFacts:
     """What the store says of the fleet; nothing is made."""
     try:
-        found = known(Store(settings.store_dir), settings.fleet)
+        found = known(store, settings.fleet)
     except GenlockError as error:
         return IdentityFacts(error=str(error))
     if found is None:

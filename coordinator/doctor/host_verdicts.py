@@ -11,6 +11,7 @@ from statistics import median
 
 from .facts import FolderFacts, HostFacts
 from .finding import Finding, Level, gib, span
+from .key_verdicts import judge_keys
 
 #: The least torch: older ones execute code that a checkpoint brings along in spite of `weights_only=True`.
 LEAST_TORCH = (2, 10)
@@ -31,15 +32,15 @@ FILESYSTEMS = {
         _NETWORK,
         "a name that one host has written may be seen by another some seconds later (actimeo); workers look again until it is there",
     ),
-    "cifs": (_NETWORK, "hard links and modes depend on the server; what is mapped is read over the network"),
-    "smb3": (_NETWORK, "hard links and modes depend on the server; what is mapped is read over the network"),
-    "ceph": (_NETWORK, "what is mapped is read over the network"),
-    "lustre": (_NETWORK, "what is mapped is read over the network"),
-    "gpfs": (_NETWORK, "what is mapped is read over the network"),
-    "9p": ("a folder of the host of this virtual machine", "mapped files and flushes depend on how it is shared"),
-    "virtiofs": ("a folder of the host of this virtual machine", "mapped files and flushes depend on how it is shared"),
+    "cifs": (_NETWORK, "hard links and modes depend on the server"),
+    "smb3": (_NETWORK, "hard links and modes depend on the server"),
+    "ceph": (_NETWORK, "all hosts see the same at once"),
+    "lustre": (_NETWORK, "all hosts see the same at once"),
+    "gpfs": (_NETWORK, "all hosts see the same at once"),
+    "9p": ("a folder of the host of this virtual machine", "what a flush means depends on how it is shared"),
+    "virtiofs": ("a folder of the host of this virtual machine", "what a flush means depends on how it is shared"),
     "fuse.sshfs": (_NETWORK, "it has no hard links by default, and flushes mean little"),
-    "fuse.glusterfs": (_NETWORK, "what is mapped is read over the network"),
+    "fuse.glusterfs": (_NETWORK, "its hosts see each other's files after a moment"),
     "tmpfs": ("memory", "all of it is gone when this machine restarts, and no other host sees it"),
     "ramfs": ("memory", "all of it is gone when this machine restarts, and no other host sees it"),
     "overlay": (
@@ -66,6 +67,7 @@ def judge_store(folder: FolderFacts, host: HostFacts, largest: tuple[str, int] |
     return [
         _access("store", folder, host),
         _filesystem("store", folder),
+        _mapped(folder),
         _room("store", folder, largest),
         *_trial("store", folder),
     ]
@@ -137,7 +139,7 @@ def _filesystem(subject: str, folder: FolderFacts) -> Finding:
             "filesystem",
             "wrong",
             found,
-            "Use a file system: a disk, NFS, CephFS; copy models from the object store when publishing",
+            "Set GENLOCK_STORE to the URL of the object store itself, such as s3://bucket/prefix; or use a file system",
         )
     if _kind(folder) in FILESYSTEMS:
         what, follows = FILESYSTEMS[_kind(folder)]
@@ -150,6 +152,14 @@ def _filesystem(subject: str, folder: FolderFacts) -> Finding:
         return Finding(subject, "filesystem", level, f"it is {what} ({where}): {follows}", advice)
     found = f"it is a file system of this host ({where}): with workers on other hosts, all of them have to share it"
     return Finding(subject, "filesystem", "ok", found)
+
+
+def _mapped(folder: FolderFacts) -> Finding:
+    """From where workers of this host map what they serve."""
+    if folder.is_local:
+        return Finding("store", "workers", "ok", "workers of this host map its files where they are")
+    found = "workers of this host do not map its files: each is fetched once into their cache on this host (GENLOCK_HOST_CACHE)"
+    return Finding("store", "workers", "ok", found)
 
 
 def _room(subject: str, folder: FolderFacts, largest: tuple[str, int] | None) -> Finding:
@@ -202,7 +212,7 @@ def _trial(subject: str, folder: FolderFacts) -> Iterator[Finding]:
 
 def judge_host(host: HostFacts) -> list[Finding]:
     """This machine and the environment of this process."""
-    return [_python(host), _torch(host), _files(host), _tokens(host), _signing(host)]
+    return [_python(host), _torch(host), _files(host), _tokens(host), judge_keys(host.keys)]
 
 
 def _python(host: HostFacts) -> Finding:
@@ -248,10 +258,3 @@ def _tokens(host: HostFacts) -> Finding:
         found = "no admin tokens are set here (GENLOCK_ADMIN_TOKENS): what changes the fleet over HTTP is taken from this host alone"
         return Finding("host", "tokens", "ok", found)
     return Finding("host", "tokens", "ok", f"admin tokens are set here, of the roles {', '.join(host.roles)}")
-
-
-def _signing(host: HostFacts) -> Finding:
-    if host.signing:
-        found = f"{', '.join(host.signing)} is set, and this genlock does not check signatures yet"
-        return Finding("host", "signing", "wrong", found, "Unset it rather than trust it")
-    return Finding("host", "signing", "ok", "not set: whoever may write to Redis and the store can publish a model")

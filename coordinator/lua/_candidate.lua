@@ -298,15 +298,16 @@ local function way_back(name)
   return best
 end
 
--- Committed generation `target` becomes the candidate under a new number. `p`: request, by, why, and agreement and length or none.
-local function go_back(name, target, p)
+-- Committed generation `target` becomes the candidate under a new number. `p`: request, by, why, and agreement and length or none;
+-- `brought`: its manifest with an order, nil: as it is stored.
+local function go_back(name, target, p, brought)
   local record = records[name]
   local row = record.committed[target]
   p.version, p.poison, p.rollback = row.version, row.poison, target
   p.agreement, p.length = p.agreement or '1', p.length or whole(ROLLBACK_MS)
   supersede(name, 'by a rollback')
   if record.cand then finish(name, 'aborted', {why = 'stopped by a rollback'}) end
-  begin(name, p, redis.call('HGET', generations_key, manifest_field(name, target)))
+  begin(name, p, brought or redis.call('HGET', generations_key, manifest_field(name, target)))
 end
 
 -- Moves a candidate on as far as it goes. Nobody drives this: the last answer, or the last silent member's eviction, does.

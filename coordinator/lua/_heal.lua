@@ -2,10 +2,12 @@
 --
 -- ARGV      9 model   10 generation   11 version   12 epoch of its commit   13 epoch in which the worker last heard it active
 --           14 manifest, or empty: never heard, so the content cannot be put back   15 its poison key   16 JSON of the pin, or empty   17 JSON of the poisoned versions, or empty
+--           18 generation that it went back to, 0: it is no rollback
 
 local told = {
   name = ARGV[9], gen = tonumber(ARGV[10]), version = ARGV[11], epoch = tonumber(ARGV[12]), heard = tonumber(ARGV[13]),
   manifest = ARGV[14], poison = ARGV[15], pin = parse(ARGV[16]), poisoned = parse(ARGV[17]),
+  back = ARGV[18] ~= '0' and ARGV[18] or nil,
 }
 
 local function same_content(active) return active.gen == whole(told.gen) and active.version == told.version end
@@ -17,7 +19,7 @@ local function restore(record)
   remember_committed(told.name, {gen = record.active.gen, version = told.version, poison = told.poison})
   write('HSET', generations_key, manifest_field(told.name, record.active.gen), told.manifest)
   write('HSET', generations_key, outcome_field(told.name, record.active.gen),
-    cjson.encode({outcome = 'committed', version = told.version, ended = record.active.at, why = 'restored from a worker'}))
+    cjson.encode({outcome = 'committed', version = told.version, rollback = told.back, ended = record.active.at, why = 'restored from a worker'}))
 end
 
 -- Committed since the loss, or another content under the same number: content stays, its number goes above the worker's.
@@ -27,8 +29,11 @@ local function raise_number(record)
   local manifest = redis.call('HGET', generations_key, manifest_field(told.name, from))
   if manifest then write('HSET', generations_key, manifest_field(told.name, record.active.gen), manifest) end
   remember_committed(told.name, {gen = record.active.gen, version = record.active.version, poison = record.active.poison})
-  write('HSET', generations_key, outcome_field(told.name, record.active.gen),
-    cjson.encode({outcome = 'committed', version = record.active.version, ended = whole(now_ms()), why = 'raised above ' .. whole(told.gen)}))
+  local back = number_of((parse(redis.call('HGET', generations_key, outcome_field(told.name, from))) or {}).rollback)
+  write('HSET', generations_key, outcome_field(told.name, record.active.gen), cjson.encode({
+    outcome = 'committed', version = record.active.version, rollback = back and whole(back), ended = whole(now_ms()),
+    why = 'raised above ' .. whole(told.gen),
+  }))
 end
 
 local function heal()

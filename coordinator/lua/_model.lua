@@ -202,7 +202,7 @@ end
 -- Entries of a candidate ------------------------------------------------------------------------------------------
 
 local entries = {} -- what this operation has changed: field → text, or false for removed
-local STATES = {awaited = true, late = true, ready = true, failed = true, fenced = true, bad = true, done = true}
+local STATES = {awaited = true, late = true, ready = true, failed = true, fenced = true, bad = true, refused = true, done = true}
 
 local function read_entry(text)
   local state, detail = text:match('^(%a+) ?(.*)$')

@@ -1,8 +1,9 @@
--- answer: what a worker says of a generation: ready, bad, failed, or fenced. The last one moves the candidate on.
+-- answer: what a worker says of a generation: ready, bad, refused, failed, or fenced. The last one moves the candidate on.
 --
--- ARGV      9 id   10 model   11 generation   12 ready | bad | failed | fenced   13 JSON: worker, step, why, seconds
+-- ARGV      9 id   10 model   11 generation   12 ready | bad | refused | failed | fenced   13 JSON: worker, step, why, seconds
 -- Verdicts  ok: states of the model     unknown: no member
--- Keeps     an answer for another generation, or said before, changes nothing; bad rejects at once and poisons (R13)
+-- Keeps     an answer for another generation, or said before, changes nothing; bad rejects at once and poisons (R13);
+--           refused (nobody vouches for it) rejects at once and says nothing of the content, which anybody may have proposed
 
 local early = guard()
 if early then return early end
@@ -39,9 +40,9 @@ local function of_candidate(c)
   local field = field_of(name, gen, id)
   local before = entry(field)
   if not before or before == said then return end
-  if said == 'bad' then
-    remember_poison(name, c.poison, about.why, about.worker)
-    put_entry(field, 'bad', detail)
+  if said == 'bad' or said == 'refused' then
+    if said == 'bad' then remember_poison(name, c.poison, about.why, about.worker) end
+    put_entry(field, said, detail)
     reject(name, about)
   elseif said == 'fenced' then
     if c.phase == 'fencing' then move_entry(c, field, before, 'fenced', detail) end

@@ -2,6 +2,7 @@
 --
 -- ARGV      14 generation to go to, 0: the newest way back   15 "1": pin   16 agreement   17 time to prepare, ms
 --           18 "1": only while the active generation is watched after its canary, and nobody has begun to go back
+--           19 manifest of 14 with an operator's order, empty: as it is stored
 -- Verdicts  ok: state, generation, version, target     conflict: found     closed, unknown-model
 --           nowhere: no such way back (`why`)     poisoned: why
 -- Keeps     needs no lock; stops the candidate and supersedes the next; a pinned model can be rolled back (R11)
@@ -25,6 +26,10 @@ if bad then return answer_with('poisoned', {why = bad.why, version = row.version
 if not redis.call('HGET', generations_key, manifest_field(name, target)) then
   return answer_with('nowhere', {why = 'its manifest is lost'})
 end
+local brought = ARGV[19] ~= '' and ARGV[19] or nil
+if brought and (parse(brought) or {}).version ~= row.version then
+  return answer_with('nowhere', {why = 'the manifest that was brought along is of another version'})
+end
 
 stop_all('rolled back by ' .. by)
 if pin then
@@ -33,6 +38,6 @@ if pin then
   log('pinned', name, {generation = gen, by = by, why = reason})
 end
 first_answer(name, request, {verdict = 'ok', state = 'candidate', target = target})
-go_back(name, target, {request = request, by = by, why = why, agreement = agreement, length = length})
+go_back(name, target, {request = request, by = by, why = why, agreement = agreement, length = length}, brought)
 save()
 return reply('ok', parse(redis.call('HGET', generations_key, request_field(name, request))))

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs/redis.md"
 @pytest.fixture
 def rules() -> list[str]:
     """The words behind `user genlock` on the page, for the fleet of the tests."""
-    block = re.search(r"```\nuser genlock (.*?)```", PAGE.read_text(), re.S)
+    block = re.search(r"```acl\nuser genlock (.*?)```", PAGE.read_text(), re.S)
     assert block
     return ["reset", *block[1].replace("{prod}", "{t}").replace("PASSWORD", "secret-1").split()]
 

@@ -1,4 +1,4 @@
-"""coordinator/errors.py: every error says its facts, and what it means over HTTP and for a command."""
+"""coordinator/errors/: every error says its facts, and what it means over HTTP and for a command."""
 
 from __future__ import annotations
 

@@ -61,6 +61,7 @@ SURFACE = {
     "Settings",
     "SettingsInvalid",
     "StoreFull",
+    "StoreUnreachable",
     "StoreUnusable",
     "StoredObject",
     "TaskResult",
@@ -116,7 +117,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 def test_a_trainer_does_not_pay_for_what_only_workers_and_commands_need() -> None:
     """A training script should not take seconds longer to start because it publishes."""
     loaded = loaded_by("from genlock.coordinator import *")
-    assert not loaded & {"torch", "flask", "typer", "rich", "numpy", "gunicorn"}
+    assert not loaded & {"torch", "flask", "typer", "rich", "numpy", "gunicorn", "fsspec"}
 
 
 def test_the_front_door_opens_without_the_redis_client() -> None:

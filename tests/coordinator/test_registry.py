@@ -105,8 +105,9 @@ def test_every_manifest_that_is_stored(bench: Any) -> None:
     bench.propose("v3")
     bench.propose("v4")
     assert sorted(bench.registry.manifests()) == [
-        *(("digits", b'{"of":"v%d"}' % n) for n in (1, 2, 3, 4)),
-        ("other", b'{"of":"v1"}'),
+        ("digits", 0, b'{"of":"v4"}'),
+        *(("digits", n, b'{"of":"v%d"}' % n) for n in (1, 2, 3)),
+        ("other", 1, b'{"of":"v1"}'),
     ]
     bench.client.execute_command("FLUSHALL")
     assert bench.registry.manifests() == []

@@ -147,7 +147,10 @@ def test_r8_fencing_has_a_deadline_of_three_leases(bench: Any) -> None:
     bench.say(first, gen, READY)
     bench.say(second, gen, READY)
     cand = bench.record()["cand"]
-    assert int(cand["deadline"]) - int(cand["fenced_at"]) in (9000, 9001) and cand["length"] == "9000"
+    between = int(cand["deadline"]) - int(
+        cand["fenced_at"]
+    )  # two looks at the clock in one script: a busy machine may pause there
+    assert 9000 <= between < 10_000 and cand["length"] == "9000"
     bench.say(first, gen, FENCED)
     bench.run_out()
     answer = bench.answer("q")

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import BAD, FAILED, FENCED, READY, Abort, Evict, Leave, ManifestOf
+from genlock.coordinator.calls import BAD, FAILED, FENCED, READY, REFUSED, Abort, Evict, Leave, ManifestOf
 
 
 @pytest.mark.parametrize("entry", ("awaited", "late", "failed", "in FENCING"))
@@ -131,3 +131,33 @@ def test_r13_a_proven_generation_that_is_bad_raises_the_alarm_only(bench: Any) -
     assert (state.active.gen, state.phase, state.rev) == (gen, "idle", before + 1)
     assert "v2:" in state.poison and bench.log()[-1] == "alarm"
     assert bench.say(late, gen, FAILED).states["digits"] == state
+
+
+@pytest.mark.parametrize("phase", ("preparing", "canary", "fencing"))
+def test_r13_a_refused_candidate_is_rejected_at_once_and_leaves_no_poison(bench: Any, phase: str) -> None:
+    """Nobody whose key counts vouches for it. Anybody may have proposed good bytes so: poisoned, nobody could publish them any more."""
+    bench.flip("v1")
+    first, second = bench.holders(2)
+    canary = '{"steps": [500], "length": 60000, "policy": null}' if phase == "canary" else ""
+    gen = bench.propose("v2", request="q", canary=canary).generation
+    if phase != "preparing":
+        bench.say(first, gen, READY)
+        bench.say(second, gen, READY)
+    assert bench.state().phase == phase
+    state = bench.say(first, gen, REFUSED, worker="h:1", step="signature", why="not signed").states["digits"]
+    assert (state.phase, state.active.version, state.poison) == ("idle", "v1", None)
+    answer = bench.answer("q")
+    assert (answer.state, answer.worker, answer.step, answer.why) == ("rejected", "h:1", "signature", "not signed")
+    assert bench.outcome(gen)["workers"][first]["state"] == "refused"
+    assert bench.propose("v2", request="again").state == "candidate"
+
+
+def test_a_refused_active_generation_changes_nothing(bench: Any) -> None:
+    """Who wrote it there could write again: a worker that refuses it says so where people look, and goes on with what it verified."""
+    bench.flip("v1")
+    bench.flip("v2")
+    (member,) = bench.holders(1)
+    before = bench.keys()
+    state = bench.say(member, 2, REFUSED, why="not signed").states["digits"]
+    assert (state.active.gen, state.phase, state.poison) == (2, "idle", None)
+    assert {**bench.keys(), "fleet": 0} == {**before, "fleet": 0}

@@ -249,3 +249,15 @@ def test_r7_a_proposal_meets_the_healed_fleet(lost: Any) -> None:
     assert lost.ask(call).verdict == "closed"
     lost.ask(Open())
     assert (lost.ask(call).generation, lost.state().active.version) == (5, "v5")
+
+
+def test_r7_what_was_gone_back_to_is_healed_as_a_rollback(lost: Any) -> None:
+    """Healed as anything else, workers that have seen a higher serial would have refused it. Raised above another number it stays one."""
+    lost.ask(told(7, "v7", rollback=5))
+    assert lost.ask(ManifestOf("digits", 7)).target == 5
+    assert lost.outcome(7)["rollback"] == "5"
+    lost.ask(told(8, "v6", heard=1))
+    assert (lost.state().active.gen, lost.state().active.version) == (9, "v7")
+    assert lost.ask(ManifestOf("digits", 9)).target == 5
+    lost.ask(told(9, "v7"))
+    assert lost.ask(ManifestOf("digits", 9)).target == 5

@@ -274,3 +274,23 @@ def test_a_rollback_has_its_own_agreement_and_time(bench: Any) -> None:
     bench.say(first, gen, READY)
     bench.run_out()
     assert bench.state().phase == "fencing"
+
+
+def test_a_rollback_brings_the_manifest_with_its_order_along(flipped: Any) -> None:
+    """An operator's signature stands in the manifest of the new generation; that of the old one stays as it was."""
+    before = flipped.ask(ManifestOf("digits", 1))
+    brought = b'{"version": "v1", "order": "signed"}'
+    gen = flipped.ask(Rollback("digits", "r", 2, "me", to=1, manifest=brought)).generation
+    found = flipped.ask(ManifestOf("digits", gen))
+    assert (found.manifest, found.target) == (brought.decode(), 1), "and Redis says that it is a rollback"
+    assert flipped.ask(ManifestOf("digits", 1)).manifest == before.manifest and before.target is None
+    flipped.say(flipped.member, gen, READY)
+    flipped.say(flipped.member, gen, FENCED)
+    assert flipped.ask(ManifestOf("digits", gen)).target == 1, "also when it has become active"
+
+
+@pytest.mark.parametrize("brought", (b'{"version": "v2"}', b"{}", b"nonsense", b"[]", b'{"version": ["v1"]}', b"\xff"))
+def test_a_rollback_with_the_manifest_of_something_else_goes_nowhere(flipped: Any, brought: bytes) -> None:
+    reply = flipped.ask(Rollback("digits", "r", 2, "me", to=1, manifest=brought))
+    assert (reply.verdict, reply.why) == ("nowhere", "the manifest that was brought along is of another version")
+    assert (flipped.state().phase, flipped.state().pin) == ("preparing", None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from genlock.coordinator.errors import SettingsInvalid
-from genlock.coordinator.settings import NOT_YET, TABLE, Settings
+from genlock.coordinator.settings import TABLE, Settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +19,9 @@ READ: list[tuple[str, str, str, Any]] = [
     ("GENLOCK_FLEET", "prod-1", "fleet", "prod-1"),
     ("GENLOCK_STATE_DIR", "/var/lib/genlock", "state_dir", Path("/var/lib/genlock")),
     ("GENLOCK_STORE", "/mnt/models", "store", Path("/mnt/models")),
+    ("GENLOCK_STORE", "file:///mnt/models", "store", Path("/mnt/models")),
+    ("GENLOCK_STORE", "s3://bucket/models/", "store", "s3://bucket/models"),
+    ("GENLOCK_HOST_CACHE", "40GiB", "host_cache", 40 * 2**30),
     ("GENLOCK_LEASE", "3", "lease_s", 3.0),
     ("GENLOCK_LEASE", "500ms", "lease_s", 0.5),
     ("GENLOCK_LEASE", " 1m ", "lease_s", 60.0),
@@ -35,6 +38,13 @@ READ: list[tuple[str, str, str, Any]] = [
     ("GENLOCK_CACHE_TTL", "10m", "cache_ttl_s", 600.0),
     ("GENLOCK_USE_CACHE", "off", "use_cache", False),
     ("GENLOCK_FORCE_RELOAD", "Yes", "force_reload", True),
+    ("GENLOCK_CHECK_MTIME", "true", "check_mtime", True),
+    (
+        "GENLOCK_WATCH",
+        "/runs:m=/out/best.pt:runs/{model}/best.pt",
+        "watch",
+        ("/runs", "m=/out/best.pt", "runs/{model}/best.pt"),
+    ),
     ("GENLOCK_LOADS_PER_HOST", "2", "loads_per_host", 2),
     ("GENLOCK_HIT_RATE_THRESHOLD", "0.5", "hit_rate_threshold", 0.5),
     ("GENLOCK_LOG", "JSON", "log", "json"),
@@ -48,6 +58,9 @@ READ: list[tuple[str, str, str, Any]] = [
     ("GENLOCK_ADMIN_TOKENS_FILE", "/run/secrets/tokens", "admin_tokens_file", Path("/run/secrets/tokens")),
     ("GENLOCK_ADMIN_SOURCES", "/srv/models:/home/x", "admin_sources", (Path("/srv/models"), Path("/home/x"))),
     ("GENLOCK_ADMIN_PROXIES", "1", "admin_proxies", 1),
+    ("GENLOCK_SIGNING_KEY", "/run/secrets/key", "signing_key", "/run/secrets/key"),
+    ("GENLOCK_VERIFY_KEYS", "/k, /l", "verify_keys", ("/k", "/l")),
+    ("GENLOCK_OPERATOR_KEYS", "/k", "operator_keys", ("/k",)),
     ("GENLOCK_MODELS", "digits=pkg.mod:build, other,", "models", (("digits", "pkg.mod:build"), ("other", ""))),
 ]
 
@@ -89,6 +102,10 @@ REFUSED: list[tuple[str, str, str]] = [
     ("GENLOCK_MODELS", "..", "not a model's name"),
     ("GENLOCK_MAX_BYTES", "9" * 400 + ".0GiB", "infinity"),
     ("GENLOCK_STORE", "~nobody-has-this-name/x", "home"),
+    ("GENLOCK_STORE", "memory://x", "no other process"),
+    ("GENLOCK_STORE", "s3://", "s3://bucket/prefix"),
+    ("GENLOCK_STORE", "s3://me:secret@bucket/x", "no user and password"),
+    ("GENLOCK_HOST_CACHE", "all", "4GiB"),
     ("GENLOCK_STATE_DIR", "a\0b", "NUL"),
 ]
 
@@ -156,7 +173,9 @@ def test_an_unknown_argument_is_named() -> None:
 def test_older_names_are_read_when_the_new_one_is_not_set() -> None:
     for row in TABLE:
         for older in row.older:
-            text = {"M10D_CACHE_TTL": "7", "M10D_USE_CACHE": "no", "M10D_FORCE_RELOAD": "on"}[older]
+            text = {"M10D_CACHE_TTL": "7", "M10D_USE_CACHE": "no", "M10D_FORCE_RELOAD": "on", "M10D_CHECK_MTIME": "1"}[
+                older
+            ]
             assert Settings.from_env({older: text}) == Settings.from_env({row.variable: text}) != Settings()
     both = Settings.from_env({"M10D_CACHE_TTL": "7", "GENLOCK_CACHE_TTL": "8"})
     assert both.cache_ttl_s == 8.0
@@ -164,12 +183,49 @@ def test_older_names_are_read_when_the_new_one_is_not_set() -> None:
         Settings.from_env({"M10D_CACHE_TTL": "never"})
 
 
-@pytest.mark.parametrize("name", NOT_YET)
-def test_signatures_are_not_silently_left_unchecked(name: str) -> None:
-    with pytest.raises(SettingsInvalid, match="does not check signatures") as caught:
-        Settings.from_env({name: "secret"})
-    assert "secret" not in str(caught.value)
-    assert Settings.from_env({name: ""}) == Settings()
+#: A pair of keys, as `genlock keys generate` writes them.
+SECRET_KEY = "genlock-secret-" + "A" * 43
+PUBLIC_KEY = "genlock-public-" + "B" * 42 + "A"
+
+
+def test_keys_are_texts_or_files() -> None:
+    made = Settings.from_env(
+        {
+            "GENLOCK_SIGNING_KEY": f" {SECRET_KEY}\n",
+            "GENLOCK_VERIFY_KEYS": f"{PUBLIC_KEY}, /etc/genlock/keys",
+            "GENLOCK_OPERATOR_KEYS": "~/operators",
+        }
+    )
+    assert made.signing_key == SECRET_KEY
+    assert made.verify_keys == (PUBLIC_KEY, "/etc/genlock/keys")
+    assert made.operator_keys == (str(Path("~/operators").expanduser()),)
+    assert Settings.from_env({}, verify_keys=[PUBLIC_KEY, "/k"]).verify_keys == (PUBLIC_KEY, "/k")
+
+
+def test_a_secret_key_is_not_shown() -> None:
+    """Neither in what is described, nor where a settings object is printed; a path is no secret."""
+    made = Settings.from_env({"GENLOCK_SIGNING_KEY": SECRET_KEY})
+    assert made.describe()["GENLOCK_SIGNING_KEY"] == "genlock-secret-…"
+    assert "AAAA" not in repr(made) + str(made.describe())
+    assert Settings.from_env({"GENLOCK_SIGNING_KEY": "/k"}).describe()["GENLOCK_SIGNING_KEY"] == "/k"
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "why"),
+    [
+        ("GENLOCK_SIGNING_KEY", SECRET_KEY[:-1], "43 characters"),
+        ("GENLOCK_SIGNING_KEY", SECRET_KEY[:-1] + "B", "43 characters"),
+        ("GENLOCK_SIGNING_KEY", PUBLIC_KEY, "a secret key .* belongs here"),
+        ("GENLOCK_VERIFY_KEYS", f"{PUBLIC_KEY},{SECRET_KEY}", "a public key .* belongs here"),
+        ("GENLOCK_OPERATOR_KEYS", f"{SECRET_KEY},{PUBLIC_KEY}x", "a public key .* belongs here"),
+        ("GENLOCK_VERIFY_KEYS", "keys.txt", "neither a public key"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_refused_and_not_shown(variable: str, text: str, why: str) -> None:
+    """A secret was pasted where the public key belongs: the error would have carried it into every log."""
+    with pytest.raises(SettingsInvalid, match=why) as caught:
+        Settings.from_env({variable: text})
+    assert "AAAA" not in f"{caught.value}{caught.value.facts}{caught.value.__cause__}"
 
 
 def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,17 +238,17 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.Monke
 
 def test_the_store_lies_in_the_state_folder_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
-    assert Settings().store_dir == Path("/home/ann/.local/state/genlock/store")
-    assert Settings.from_env({"XDG_STATE_HOME": "/state"}).store_dir == Path("/state/genlock/store")
+    assert Settings().store_place == Path("/home/ann/.local/state/genlock/store")
+    assert Settings.from_env({"XDG_STATE_HOME": "/state"}).store_place == Path("/state/genlock/store")
     set_here = Settings.from_env({"XDG_STATE_HOME": "/state", "GENLOCK_STATE_DIR": "~/g"})
-    assert (set_here.state_dir, set_here.store_dir) == (Path("/home/ann/g"), Path("/home/ann/g/store"))
-    assert Settings.from_env({"GENLOCK_STORE": "~/m"}).store_dir == Path("/home/ann/m")
+    assert (set_here.state_dir, set_here.store_place) == (Path("/home/ann/g"), Path("/home/ann/g/store"))
+    assert Settings.from_env({"GENLOCK_STORE": "~/m"}).store_place == Path("/home/ann/m")
 
 
 def test_paths_do_not_move_with_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = Settings.from_env({"GENLOCK_STORE": "models", "GENLOCK_STATE_DIR": "state"})
-    assert (made.store_dir, made.state_dir) == (tmp_path / "models", tmp_path / "state")
+    assert (made.store_place, made.state_dir) == (tmp_path / "models", tmp_path / "state")
 
 
 def test_what_is_described_has_every_setting_and_no_token() -> None:
@@ -219,8 +275,8 @@ def test_a_password_in_the_url_is_not_described(url: str, said: str) -> None:
 
 def test_another_state_folder_brings_its_own_store() -> None:
     """Given as an argument it was ignored: two test fleets of one user met in one store."""
-    assert Settings.from_env({}, state_dir="/g").store_dir == Path("/g/store")
-    assert Settings.from_env({"GENLOCK_STORE": "/m"}, state_dir="/g").store_dir == Path("/m")
+    assert Settings.from_env({}, state_dir="/g").store_place == Path("/g/store")
+    assert Settings.from_env({"GENLOCK_STORE": "/m"}, state_dir="/g").store_place == Path("/m")
 
 
 def test_every_setting_has_one_row_with_a_variable_and_a_meaning() -> None:

@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import redis
-from genlock.coordinator.errors import ArtifactMissing, ArtifactRefused, FleetClosed, ManifestInvalid
+from genlock.coordinator.errors import ArtifactMissing, ArtifactRefused, BadInput, FleetClosed, ManifestInvalid
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.flip import Progress
 from genlock.coordinator.identity import identity, mark_had_member
+from genlock.coordinator.manifest import Artifact, Manifest
+from genlock.coordinator.records import Record
 from genlock.coordinator.store import Store
+from genlock.coordinator.upkeep import needed_by
 from genlock.coordinator.wait import Watch
 
 
@@ -128,6 +132,44 @@ def test_gc_keeps_all_that_a_stored_generation_needs(
     assert digests(fleet.store) == before
     assert {found.digest for found in fleet.gc(older_than_s=-60)} == {lost}
     assert digests(fleet.store) == before - {lost}
+
+
+def test_gc_can_keep_fewer_generations(fleet: Fleet, put: Callable[..., str], tmp_path: Path) -> None:
+    """Training publishes every epoch: 64 generations of 10 GB do not fit anywhere. What is used, and the way back, stay."""
+    one, two, three = (put(fleet, content) for content in ("1", "2", "3"))
+    fleet.rollback("digits", to=1)
+    fleet.unpin("digits")
+    four = put(fleet, "4")
+    with pytest.raises(BadInput, match="2 at least"):
+        fleet.gc(keep=1)
+    assert fleet.gc(older_than_s=-60) == fleet.gc(older_than_s=-60, keep=5) == []
+    assert {found.digest for found in fleet.gc(older_than_s=-60, keep=3, dry_run=True)} == {two}
+    assert {found.digest for found in fleet.gc(older_than_s=-60, keep=2)} == {two, three}
+    assert digests(fleet.store) == {one, four}, "the content of generation 1 is that of the rollback, 4"
+    assert fleet.verify() == [], "that older ones are gone is no damage"
+
+
+def test_gc_that_keeps_few_keeps_what_is_in_work(fleet: Fleet, member: Any, put: Callable[..., str]) -> None:
+    first, second, third = (put(fleet, content) for content in ("1", "2", "3"))
+    one = member()
+    kept = {second, third, put(fleet, "candidate", wait=False), put(fleet, "next", wait=False)}
+    assert one.candidate() == 4
+    assert {found.digest for found in fleet.gc(older_than_s=-60, keep=2)} == {first}
+    assert digests(fleet.store) == kept
+
+
+def test_what_begins_after_gc_has_looked_is_kept() -> None:
+    """A rollback brings back an old generation under a new number, between two reads of gc."""
+    registry = Mock()
+    manifests = {
+        number: Manifest.of("m", [Artifact("model", 1, f"{number}" * 64)], created_at=1.0) for number in range(1, 7)
+    }
+    registry.manifests.return_value = [("m", number, found.encode()) for number, found in manifests.items()]
+    committed = {str(number): {} for number in range(1, 5)}
+    registry.snapshot.return_value.models = {"m": Record(next=6, committed=committed)}
+    assert sorted(needed_by(registry, 2)) == ["3" * 64, "4" * 64, "6" * 64]
+    registry.snapshot.return_value.models = {}
+    assert len(needed_by(registry, 2)) == 6, "a model that nobody knew"
 
 
 def test_gc_spares_what_was_staged_a_moment_ago(fleet: Fleet, put: Callable[..., str], tmp_path: Path) -> None:

@@ -335,6 +335,6 @@ def test_no_password_is_in_what_acl_sh_prints() -> None:
 
 def test_the_page_about_redis_shows_the_commands_of_the_admin() -> None:
     """docs/redis.md has one user for everything; it is that of the admin, so that there is one list."""
-    (line,) = re.findall(r"```\nuser genlock (.*?)```", (ROOT / "docs/redis.md").read_text(), re.S)
+    (line,) = re.findall(r"```acl\nuser genlock (.*?)```", (ROOT / "docs/redis.md").read_text(), re.S)
     assert set(re.findall(r"\+(\S+)", line)) == listed("admin")
     assert (DEPLOY / "redis/users.acl").exists()

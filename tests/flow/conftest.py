@@ -54,16 +54,30 @@ class Service:
         self.workers = workers
         self.hold = folder / "hold"
         self.folder = folder
-        self._log = (folder / "gunicorn.log").open("ab")
+        self._log = (folder / "service.log").open("ab")
         variables = {"FLOW_HOLD": str(self.hold), "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
-        options = ["--bind", f"127.0.0.1:{self.port}", "--workers", str(workers), "--threads", "2", "--timeout", "60"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "python:genlock.worker.hooks", *options, app],
+            [sys.executable, "-m", *self.command, app],
             env={**os.environ, **environment, **variables},
             stdout=self._log,
             stderr=self._log,
             cwd=folder,
         )
+
+    @property
+    def command(self) -> list[str]:
+        """The server as a module, and its options."""
+        options = [
+            "--bind",
+            f"127.0.0.1:{self.port}",
+            "--workers",
+            str(self.workers),
+            "--threads",
+            "2",
+            "--timeout",
+            "60",
+        ]
+        return ["gunicorn", "-c", "python:genlock.worker.hooks", *options]
 
     def ask(
         self, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -110,7 +124,7 @@ class Service:
 
     @property
     def log(self) -> str:
-        return (self.folder / "gunicorn.log").read_text("utf-8", "replace")
+        return (self.folder / "service.log").read_text("utf-8", "replace")
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -192,11 +206,12 @@ def serve(
         app: str = "genlock.worker.app:app",
         path: Path = HERE,
         model: str = "m",
+        kind: type[Service] = Service,
         **more: str,
     ) -> Service:
         folder = tmp_path / f"service-{len(services)}"
         folder.mkdir()
-        services.append(Service(folder, {**environment, **more}, workers=workers, app=app, path=path))
+        services.append(kind(folder, {**environment, **more}, workers=workers, app=app, path=path))
         expected = sum(service.workers for service in services) if members is None else members
         wait_for(lambda: services[-1].is_ready, 60, "the service is ready")
         with contextlib.closing(Fleet.from_env(environ=environment)) as fleet:

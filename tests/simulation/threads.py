@@ -141,6 +141,7 @@ class Draft:
 
     def __init__(self, store: object, message: str) -> None:
         self.content = 0
+        self.metrics: dict[str, float] = {}
         self.flip: Any = None
 
     def stage(self, model: str, *, author: str, progress: object) -> Manifest:

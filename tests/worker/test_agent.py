@@ -10,6 +10,7 @@ from genlock.coordinator.calls import (
     FAILED,
     FENCED,
     READY,
+    REFUSED,
     Abort,
     Active,
     Ask,
@@ -39,6 +40,7 @@ from genlock.coordinator.calls import (
 from genlock.coordinator.calls import Tried as Plan
 from genlock.coordinator.canary import Both, Figures, Policy
 from genlock.coordinator.clock import patience_s, usable_s
+from genlock.coordinator.errors import Unsigned
 from genlock.coordinator.manifest import Artifact, Manifest
 from genlock.worker.agent import Agent
 from genlock.worker.membership import BACKOFF_FROM_S, BACKOFF_TO_S, DESCRIBE_EVERY
@@ -1232,3 +1234,57 @@ def test_a_watch_of_another_generation_is_not_ours(serving: Play) -> None:
     serving.agent.hinted(1, 2, "m", serving.now)
     serving.reads(m=idle(2, 1, watch=Watched(7, POLICY, 5)))
     assert serving.agent.shown(serving.now)["m"].trial is None
+
+
+# --- signatures ------------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_is_examined_before_it_is_loaded_and_refused_in_its_own_words() -> None:
+    """A candidate is rejected with the error's own words; what is active is asked for again, and is loaded as soon as it is another."""
+    looked: list[tuple[str, int, str, int]] = []
+    trusted = {version(1)}
+
+    def examine(model: str, generation: int, manifest: Manifest, rollback: int) -> None:
+        looked.append((model, generation, manifest.version, rollback))
+        if manifest.version not in trusted:
+            raise Unsigned(model, manifest.version)
+
+    play = Play(examine=examine)
+    play.agent.hold(["m"])
+    play.joins()
+    play.expect(Hold, states={"m": idle(1, 1)})
+    play.expect(ManifestOf, manifest=MANIFESTS[1].encode().decode())
+    play.call()
+    play.ends(1)
+    play.hears(Ask("1", ("m",)), states={"m": preparing(2, 1, 2)})
+    play.expect(ManifestOf, manifest=MANIFESTS[2].encode().decode(), target=1)
+    said = play.call()
+    assert isinstance(said, Say) and said.said == REFUSED
+    assert said.detail["step"] == "signature" and "is not signed" in said.detail["why"]
+    assert looked == [("m", 1, version(1), 0), ("m", 2, version(2), 1)] and not play.loads
+    play.hears(said, states={"m": idle(3, 1)})
+    assert play.mode() == "lease"
+
+    play.hears(Ask("1", ("m",)), states={"m": idle(4, 5)})
+    play.expect(ManifestOf, manifest=MANIFESTS[5].encode().decode())
+    assert not play.loads and play.mode() == "ask"
+    trusted.add(version(5))
+    again = play.until(ManifestOf)
+    play.hears(again, manifest=MANIFESTS[5].encode().decode())
+    play.call()
+    play.ends(5)
+    assert play.mode() == "lease" and play.agent.slots["m"].shown == key(5)
+
+
+def test_what_was_gone_back_to_is_healed_as_that(play: Play) -> None:
+    """R7: healed as any other generation, hosts that have seen a higher serial would refuse it."""
+    play.joins()
+    play.expect(Hold, states={"m": idle(1, 3, 1)})
+    play.expect(ManifestOf, manifest=MANIFESTS[1].encode().decode(), target=1)
+    play.call()
+    play.ends(3, 1)
+    play.epoch, play.open, play.revision = Epoch(2, "o"), False, 1
+    play.hears(Heartbeat("1", 1), "epoch")
+    play.expect(Join, id="7", beat="1")
+    heal = play.until(Heal, states={"m": State(1, "idle")})
+    assert (heal.gen, heal.rollback) == (3, 1)

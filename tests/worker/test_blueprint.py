@@ -14,7 +14,7 @@ from genlock.coordinator.canary import place_of
 from genlock.coordinator.errors import NotReady
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.problems import MEDIA_TYPE
-from genlock.worker import blueprint
+from genlock.worker import routes
 from genlock.worker.blueprint import failed, get, init_app, use, use_many
 from genlock.worker.cache import ModelCache
 
@@ -287,7 +287,7 @@ def test_who_did_not_answer_is_named(
     """A worker that hangs: the others have done it, and the answer says that this one has not."""
     cache.prewarm()
     member("h:9", "a")
-    monkeypatch.setattr(blueprint, "TASK_S", 0.2)
+    monkeypatch.setattr(routes, "TASK_S", 0.2)
     found = problem(client.post("/cache/clear"), 504, "urn:genlock:problem:silent-workers")
     assert found["silent"] == ["h:9"]
     assert list(found["done"]) == [cache.worker]

@@ -100,6 +100,24 @@ def test_one_of_several_that_must_ask_makes_all_ask(publish: Publish, new_cache:
     assert cache.get_detailed_stats()["models"]["a"]["asks"] == 1
 
 
+def test_who_must_not_wait_gets_what_is_at_hand_or_nothing(publish: Publish, new_cache: NewCache) -> None:
+    """An event loop would stand still: for a load, for a question to Redis, or for the slow way that a dropped model takes."""
+    publish(1, "a")
+    publish(2, "b")
+    publish(3, "b")
+    cache = new_cache("a", "b")
+    assert cache.at_once("a") is None
+    assert cache.runtime is None, "nothing was begun for it"
+    cache.prewarm()
+    held = cache.at_once("a", "b", key="user-7")
+    assert held is not None
+    assert [view.generation for view in held] == [1, 2]
+    assert cache.get_stats()["hits"] == 2
+    with cache.use("a") as view:
+        cache._views = {"a": view.must_ask()}
+        assert cache.at_once("a") is None
+
+
 def test_many_requests_of_a_cold_model_make_one_load(
     publish: Publish, new_cache: NewCache, background: Background
 ) -> None:

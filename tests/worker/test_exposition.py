@@ -92,6 +92,7 @@ def stats() -> Stats:
         stats.dropped(model, "ttl")
         stats.flipped(model, phases={"preparing": 0.5, "fencing": 0.005})
         stats.rejected(model, generation=8, why="NaN")
+        stats.refused(model, generation=9, reason="unsigned", why="no signature")
     stats.redis_called("heartbeat", 0.0002, ok=True)
     stats.heartbeat()
     stats.evicted()

@@ -15,7 +15,7 @@ from genlock.coordinator.errors import ArtifactDamaged, ArtifactMissing, Artifac
 from genlock.coordinator.manifest import Artifact
 from genlock.coordinator.store import Progress, Store
 from genlock.worker import hostwork
-from genlock.worker.hostwork import Cancelled, HostWork, one_torch_thread
+from genlock.worker.hostwork import Cancelled, HostWork, one_of, one_torch_thread
 
 PRELUDE = """
 import os, sys
@@ -323,6 +323,35 @@ def test_a_stopped_holder_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch
     with host.slot(never), host.slot(never):
         entered.append(True)
     assert entered
+
+
+def test_a_holder_that_gets_on_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: Callable[..., object]
+) -> None:
+    """A fetch of 100 GB takes longer than any wait: the others of the host must not begin it, too, while more of it comes."""
+    monkeypatch.setattr(hostwork, "MAX_WAIT_S", 0.05)
+    looks, free = iter(range(10**9)), threading.Event()
+
+    def moving() -> int:
+        look = next(looks)
+        if look == 60:  # far longer than MAX_WAIT_S
+            free.set()
+        return look
+
+    def hold() -> None:
+        with one_of([tmp_path / "lock"], lambda: False) as held:
+            assert held
+            taken.set()
+            free.wait(20)
+
+    taken = threading.Event()
+    holding = background(hold)
+    assert taken.wait(20)
+    with one_of([tmp_path / "lock"], lambda: False) as held:
+        assert not held, "without a word of progress it goes on alone"
+    with one_of([tmp_path / "lock"], lambda: False, moving=moving) as held:
+        assert held and free.is_set()
+    holding.result(20)  # type: ignore[attr-defined]
 
 
 def test_a_slot_file_that_is_a_link_is_refused(tmp_path: Path) -> None:

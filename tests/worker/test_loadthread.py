@@ -13,6 +13,8 @@ import torch
 from genlock.coordinator.errors import BadCheckpoint, LoadFailed, SettingsInvalid
 from genlock.coordinator.manifest import Manifest
 from genlock.coordinator.store import Store
+from genlock.worker import hostcache
+from genlock.worker.hostcache import HostCache
 from genlock.worker.hostwork import HostWork
 from genlock.worker.lastgood import LastGood
 from genlock.worker.loaders import Loader
@@ -51,6 +53,16 @@ class Bench:
         wait_for(lambda: self.done, description="a report")
         (done,) = self.done
         return done
+
+
+class Slow(Store):
+    """A store on a network; it hears of each piece that is asked for."""
+
+    asked: Callable[[], object]
+
+    def read_at(self, digest: str, size: int, offset: int, length: int) -> bytes:
+        self.asked()
+        return super().read_at(digest, size, offset, length)
 
 
 @pytest.fixture
@@ -189,7 +201,8 @@ def test_chores_are_done_in_turn_and_an_error_of_one_is_logged(
     assert "disk full" in caplog.text
 
 
-def test_closing_stops_a_load_and_leaves_chores(bench: Bench, wait_for: WaitFor) -> None:
+def test_closing_stops_a_load_and_leaves_chores_that_nobody_is_owed(bench: Bench, wait_for: WaitFor) -> None:
+    """What was active here has to be on the disk before the next process looks: it was forgotten by a worker that ended just then."""
     begun, go_on = threading.Event(), threading.Event()
     chores: list[int] = []
 
@@ -201,13 +214,14 @@ def test_closing_stops_a_load_and_leaves_chores(bench: Bench, wait_for: WaitFor)
     bench.loader = slow
     bench.thread.begin(bench.job())
     bench.thread.chore(lambda: chores.append(1))
+    bench.thread.chore(lambda: chores.append(2), is_owed=True)
     assert begun.wait(20)
     bench.thread.close(0.01)
     go_on.set()
     wait_for(lambda: bench.done)
     assert bench.done[0].loaded is None
     bench.thread.close(20)
-    assert chores == []
+    assert chores == [2]
 
 
 def test_closing_one_that_never_began_is_nothing(tmp_path: Path) -> None:
@@ -242,3 +256,30 @@ def test_what_cannot_be_imported_ahead_is_the_first_loads_to_say() -> None:
 
     import_ahead(("a", "b", "c"), loader_of)
     assert asked == ["a", "b", "c"]
+
+
+def test_how_far_a_fetch_is_is_told_in_steps_of_a_twentieth(
+    tmp_path: Path, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knew whether a worker that loaded for a minute was doing anything. Nor may every piece cost a heartbeat of every worker."""
+    monkeypatch.setattr(hostcache, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(hostcache, "TOGETHER", 1)
+    far, seen, done = Slow(tmp_path / "store"), list[Any](), list[Done]()
+    save_file({"w": torch.ones(25_000)}, tmp_path / "f")  # about a hundred pieces
+    manifest = Manifest.of("m", [far.stage(tmp_path / "f", name="model")], created_at=0.0)
+    cache = HostCache(far, tmp_path / "state", max_bytes=None)
+    host, last_good = HostWork(tmp_path / "state", loads_per_host=1), LastGood(tmp_path / "state", "t")
+    thread = LoadThread(
+        store=cache, host=host, last_good=last_good, loader_of=lambda _: lambda c: c.state_dict(), report=done.append
+    )
+    far.asked = lambda: seen.append(thread.loading["m"])
+    thread.begin(Job(1, "m", (7, manifest.version), "candidate", manifest.encode().decode()))
+    wait_for(lambda: done)
+    assert done[0].loaded is not None and next(iter(done[0].loaded.seconds)) == "fetch"
+    assert {about["step"] for about in seen} == {"fetch"}
+    told = {about["done"] for about in seen[2:]}
+    assert len(seen) > 90 and 15 <= len(told) <= 21 and {about["total"] for about in seen[2:]} == {manifest.size}
+    thread.holds(done[0].loaded.digests)
+    wait_for(lambda: cache._holding == manifest.digests)
+    thread.close(20)
+    assert list((cache.all / "held").iterdir()) == []

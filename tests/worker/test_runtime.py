@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -242,6 +243,21 @@ def test_who_asks_while_the_worker_leaves_is_told_at_once(publish: Publish, new_
     assert question.views is None
     assert question.error is not None
     assert "leaving the fleet" in question.error.why
+
+
+def test_who_asks_after_the_worker_has_left_is_told_at_once(publish: Publish, new_cache: NewCache) -> None:
+    """A request, or a prewarm, that met the shutdown waited for its full time: nobody read what it asked any more."""
+    publish(1)
+    cache = new_cache()
+    cache.get("m")
+    runtime = cache.runtime
+    assert runtime is not None
+    runtime.close()
+    began = time.monotonic()
+    question = runtime.ask(("m",), 20)
+    assert question.error is not None
+    assert "leaving the fleet" in question.error.why
+    assert time.monotonic() - began < 5
 
 
 def test_closing_twice_is_closing_once(publish: Publish, new_cache: NewCache, fleet: Fleet) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import BAD, FAILED, FENCED, READY, Active, Candidate, Say, State, Watched
+from genlock.coordinator.calls import BAD, FAILED, FENCED, READY, REFUSED, Active, Candidate, Say, State, Watched
 from genlock.coordinator.calls import Tried as Plan
 from genlock.worker.slot import RETRY_FROM_S, RETRY_TO_S, Job, Slot, Told
 
@@ -422,3 +422,43 @@ def test_without_a_state_or_anything_active_there_is_no_trial(slot: Slot) -> Non
     slot.apply(canary(3), epoch=1, is_open=True)
     slot.new_epoch()
     assert slot.trial("1", None) is None
+
+
+def test_where_all_manifests_are_looked_at_a_warm_rollback_waits_for_its_own() -> None:
+    """The bytes are known, the order to go back to them is not: it was ready before anybody had looked for one."""
+    slot = Slot("m", None, asks_all=True)
+    slot.confirmed = True
+    slot.apply(idle(1, 1), epoch=1, is_open=True)
+    slot.found_manifest(1, "v1", "{}", NOW)
+    load(slot, 1, 1)
+    slot.apply(preparing(2, 1, 2), epoch=1, is_open=True)
+    slot.found_manifest(2, "v2", "{}", NOW)
+    load(slot, 2, 2, purpose="candidate")
+    slot.apply(idle(3, 2), epoch=1, is_open=True)
+    slot.apply(State(4, "preparing", active(2), candidate(3, "v1", rollback="1"), "awaited"), epoch=1, is_open=True)
+    slot.begin_target()
+    assert slot.wanted(NOW) == ((3, "v1"), "candidate") and slot.owes("1") is None and slot.warm == (1, "v1")
+    slot.found_manifest(3, "v1", "{ordered}", NOW, rollback=1)
+    slot.begin_target()
+    assert slot.wanted(NOW) is None and slot.owes("1") == Say("1", "m", 3, READY, {"warm": True})
+    slot.apply(idle(5, 3, "v1"), epoch=1, is_open=True)
+    assert slot.is_free and slot.told and (slot.told.manifest, slot.told.rollback) == ("{ordered}", 1)
+
+
+@pytest.mark.parametrize("phase", ("preparing", "fencing"))
+def test_a_refused_candidate_is_said_at_once(serving: Slot, phase: str) -> None:
+    """Instead of "fenced", too: the last one of those would commit it."""
+    serving.apply(State(2, phase, active(1), candidate(2, "v2"), "awaited"), epoch=1, is_open=True)
+    serving.no_manifest(2, {"step": "signature", "why": "unsigned"}, NOW, REFUSED)
+    assert serving.owes("1") == Say("1", "m", 2, REFUSED, {"step": "signature", "why": "unsigned"})
+
+
+def test_a_refused_active_one_is_tried_again_and_never_said(serving: Slot) -> None:
+    """What is active is not decided by saying that it is refused; what stands in Redis may be mended."""
+    serving.apply(idle(2, 5, "v5"), epoch=1, is_open=True)
+    serving.no_manifest(5, {"step": "signature", "why": "unsigned"}, NOW, REFUSED)
+    assert serving.owes("1") is None and serving.has_failed and serving.shown == (1, "v1")
+    again = serving.retry_at(NOW)
+    assert again is not None and serving.wanted(NOW) is None and serving.wanted(again) == ((5, "v5"), "active")
+    serving.found_manifest(5, "v5", "{}", again)
+    assert not serving.has_failed

@@ -233,8 +233,11 @@ const leaseOf = (worker) => (worker.silent_since ? "lease run out" : "lease live
 /** What a worker does beside answering. */
 function stateText(worker) {
   const loading = Object.entries(worker.about?.loading ?? {});
-  return loading.map(([model, { generation, step }]) => `loads ${model} ${generation}: ${step}`).join(", ");
+  return loading.map(([model, about]) => `loads ${model} ${about.generation}: ${about.step}${percentOf(about)}`).join(", ");
 }
+
+/** How far a fetch is; nothing of other steps. */
+const percentOf = ({ step, done, total }) => (step === "fetch" && total > 0 ? ` ${Math.floor((100 * done) / total)} %` : "");
 
 /** The models of a worker with what it reports: those that are not as they should be first. */
 function heldOf(worker, troubles) {

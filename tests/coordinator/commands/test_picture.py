@@ -174,6 +174,14 @@ def test_what_a_host_holds_names_what_is_odd_first() -> None:
     one = status_of_worker(Member("1", 1, tuple(names), about | loading))
     assert holds_of([one], dict.fromkeys(names, 1)) == "m3=2!1 m7=? m0=1 m1=1 +4 models (loading m7 1: verify)"
     assert holds_of([], {}) == "-"
+    for told, words in (
+        ({"done": 7, "total": 20}, " 35 %"),
+        ({"done": "x", "total": 20}, ""),
+        ({"done": 0, "total": 0}, ""),
+    ):
+        loading = {"loading": {"m": {"generation": 1, "step": "fetch", "since": NOW, **told}}}
+        one = status_of_worker(Member("1", 1, (), {"worker": "a:1"} | loading))
+        assert holds_of([one], {}) == f"(loading m 1: fetch{words})"
 
 
 # --- rates -----------------------------------------------------------------------------------------------------------

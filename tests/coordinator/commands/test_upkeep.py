@@ -61,6 +61,8 @@ def test_gc_removes_what_no_generation_needs(
         os.utime(path, (1, 1))
     ran = genlock("gc", "--dry-run")
     assert (ran.status, ran.out) == (0, "1 file would be removed · 19 B\n") and unneeded.exists()
+    assert genlock("gc", "--dry-run", "--keep", "2").out == ran.out
+    assert genlock("gc", "--keep", "1").status == 2
     (found,) = genlock("gc", "--json").document
     assert found["path"] == str(unneeded)
     assert not unneeded.exists() and stored.exists()

@@ -59,14 +59,14 @@ def test_nothing_is_changed_by_asking(redis_url: str, fleet: Fleet, tmp_path: Pa
 
 def test_what_is_needed_is_what_the_page_allows() -> None:
     """The page and the doctor told people different things."""
-    rules = re.search(r"```\nuser genlock (.*?)```", PAGE.read_text(), re.S)
+    rules = re.search(r"```acl\nuser genlock (.*?)```", PAGE.read_text(), re.S)
     assert rules
     allowed = {word[1:].upper() for word in rules[1].split() if word.startswith("+")}
     assert {words[0] for words in needed("t")} | {"MULTI", "EXEC"} == allowed
 
 
 def test_the_user_of_the_page_lacks_nothing(user: Callable[..., str]) -> None:
-    rules = re.search(r"```\nuser genlock (.*?)```", PAGE.read_text(), re.S)
+    rules = re.search(r"```acl\nuser genlock (.*?)```", PAGE.read_text(), re.S)
     assert rules
     words = rules[1].replace("{prod}", "{t}").split()
     url = user(*(word for word in words if word[0] in "~&+"))

@@ -1,0 +1,97 @@
+"""`genlock watch`: publishes what a training job writes that cannot be changed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import logs
+from ..errors import GenlockError, Misuse
+from . import output, words
+from .session import Session
+
+if TYPE_CHECKING:
+    from ..watching import Offered, Watcher
+
+#: Seconds between two moments in which a signal is sure to be heard.
+HEAR_S = 1.0
+#: The message of what is published.
+NOTE = "noticed by genlock watch"
+
+
+def watch(
+    session: Session,
+    folders: Annotated[
+        list[str], typer.Argument(metavar="DIR", help="A folder with MODEL.pt in it, a pattern, or MODEL=PATH.")
+    ],
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="What to look for below each DIR, as in 'runs/{model}/best.pt'."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once, publish what is new, and end.")] = False,
+) -> None:
+    """Publish checkpoints that a training job writes, as they change.
+
+    DIR/m.pt (.pth, .safetensors, .pt2) is model m unless a pattern says otherwise: 'runs/{model}/best.pt';
+    'runs/{model}/{artifact}.safetensors' for several files of one model. A file is published when nobody writes to it any more, whole or
+    not at all. Goes on until SIGTERM or Ctrl-C; log lines go to stderr (GENLOCK_LOG=json for programs). With --once it ends with the
+    status that `genlock publish` would have.
+    """
+    from ..watching import Patterned, Watcher, patterns_of
+
+    if session.as_json and not once:
+        raise typer.BadParameter("--json goes with --once; set GENLOCK_LOG=json for log lines that programs can read")
+    found = Patterned(patterns_of(folders, pattern or ()))
+    logs.set_up(session.settings.log)
+    session.fleet.status()  # what cannot work is better said now, and the embedded server started
+    session.tell_of_server()
+    watcher = Watcher(session.settings, found, note=NOTE)
+    if once:
+        _once(session, watcher)
+    else:
+        _on_and_on(watcher)
+
+
+def _on_and_on(watcher: Watcher) -> None:
+    """In a thread of its own: a signal is heard in the main one, and must not meet it holding a lock."""
+    thread = threading.Thread(target=watcher.run, name="genlock-watch")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(HEAR_S)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        watcher.stop()
+        thread.join()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _once(session: Session, watcher: Watcher) -> None:
+    found = watcher.once()
+    offered = [one if not isinstance(one, tuple) else _failed(*one) for one in found]
+    session.show(offered, lambda: [_said_of(one) for one in offered] or ["there is no checkpoint yet"])
+    statuses = [_status_of(one[1]) for one in found if isinstance(one, tuple)]
+    if statuses:
+        raise typer.Exit(max(statuses))
+
+
+def _failed(model: str, error: Exception) -> Offered:
+    from ..watching import Offered
+
+    outcome = error.outcome if isinstance(error, GenlockError) else "failed"
+    return Offered(model=model, outcome=outcome, why=str(error) or type(error).__name__)
+
+
+def _status_of(error: Exception) -> int:
+    """A command line cannot be wrong any more when files are looked at."""
+    return error.exit_status if isinstance(error, GenlockError) and not isinstance(error, Misuse) else 1
+
+
+def _said_of(found: Offered) -> str:
+    generation = f"generation {found.generation} ({words.short(found.version)})" if found.version else ""
+    return output.joined(f"{found.model}: {found.outcome}", generation, output.one_line(found.why))

@@ -1,0 +1,168 @@
+"""Serials: which signed manifest is the newest that this host has seen active, and the number that a trainer signs next.
+
+::
+
+    STATE_DIR/serials/FLEET_ID/models/MODEL.json    the highest serial that was active here (workers of one host and user share it)
+    STATE_DIR/serials/FLEET_ID/used.json            the highest serial that was signed here
+    STATE_DIR/serials/FLEET_ID/lock                 held while one of them is read, compared and written
+
+By the fleet's id, not its name: a fleet that is made anew begins anew. A file is complete and flushed before a rename gives it its name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from .disk import explained, make_folder, sync_folder
+from .errors import NotOrdered, SerialsUnreadable, SerialTooLow
+from .manifest import Manifest, Size, check_name
+
+#: The greatest whole number that every reader of JSON, and Lua, holds exactly.
+MAX_SERIAL = 2**53
+#: Bytes of one of the files; what is larger is something else.
+MAX_FILE_BYTES = 4096
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a vouched for generation says of its place. `serial`: of the order, where there is one that counts; else the manifest's."""
+
+    serial: Size
+    version: str
+    way_back: str = ""
+    is_rollback: bool = False
+
+    @classmethod
+    def of(cls, manifest: Manifest, *, is_rollback: bool, orders_count: bool) -> Claim:
+        """`is_rollback`: Redis says so; `orders_count`: the order was checked, where there is one."""
+        order = manifest.order if orders_count else None
+        serial = order.serial if order is not None else manifest.serial
+        return cls(serial, manifest.version, "" if order is not None else manifest.way_back, is_rollback)
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """The newest generation that was active here; `way_back`: the version that its trainer says was active before it. `back_serial`,
+    `back_version`: what was gone back to from it without a serial of its own."""
+
+    serial: Size = 0
+    version: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    way_back: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    back_serial: Size = 0
+    back_version: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+
+class _Used(msgspec.Struct, frozen=True):
+    serial: Size = 0
+
+
+def judge(model: str, claim: Claim, seen: Seen, *, needs_order: bool) -> None:
+    """Raises SerialTooLow or NotOrdered unless the claim may become, or stay, active on a host that has seen that much.
+
+    The same number is the same content (a refresh, a restart, a heal). A lower one is let in as a rollback: by Redis's word where no
+    operator's key is set; else without an order only to the version that the trainer of the newest one has signed as its way back.
+    """
+    if claim.serial > seen.serial or (claim.serial, claim.version) == (seen.serial, seen.version):
+        return
+    if (claim.serial, claim.version) == (seen.back_serial, seen.back_version):
+        return
+    if not claim.is_rollback:
+        raise SerialTooLow(model, claim.serial, seen.serial)
+    if needs_order and claim.version != seen.way_back:
+        raise NotOrdered(model, claim.serial, seen.serial)
+
+
+def advanced(claim: Claim, seen: Seen) -> Seen:
+    """What is seen when a claim that `judge` let in has become active: the highest serial never falls."""
+    if claim.serial > seen.serial:
+        return Seen(claim.serial, claim.version, claim.way_back)
+    if (claim.serial, claim.version) == (seen.serial, seen.version):
+        return seen
+    return msgspec.structs.replace(seen, back_serial=claim.serial, back_version=claim.version)
+
+
+_Kind = TypeVar("_Kind", Seen, _Used)
+
+
+class Serials:
+    """The files of one host and user, for one fleet. Raises SerialsUnreadable, and StoreFull or ArtifactRefused where it has to write."""
+
+    def __init__(self, state_dir: Path, fleet_id: str) -> None:
+        self._folder = state_dir / "serials" / check_name(fleet_id, "fleet")
+
+    def seen(self, model: str) -> Seen:
+        """The newest that was active here, of any process of this host and user."""
+        return _read(self._path(model), Seen)
+
+    def became_active(self, model: str, claim: Claim, *, needs_order: bool) -> None:
+        """Remembers it; flushed when this returns. What is older than what another process has seen meanwhile is not remembered."""
+        path = self._path(model)
+        if advanced(claim, before := _read(path, Seen)) == before:
+            return
+        with self._locked():
+            before = _read(path, Seen)
+            try:
+                judge(model, claim, before, needs_order=needs_order)
+            except (SerialTooLow, NotOrdered):
+                return
+            if (after := advanced(claim, before)) != before:
+                _write(path, after)
+
+    def next(self, *, above: int, now_us: int) -> int:
+        """A number that no manifest was signed with here, above `above` and not below the time, in unix microseconds; flushed."""
+        path = self._folder / "used.json"
+        with self._locked():
+            serial = max(now_us, _read(path, _Used).serial, above) + 1
+            if serial > MAX_SERIAL:
+                raise SerialsUnreadable(str(path), f"the serial after {serial - 1} would be above {MAX_SERIAL}")
+            _write(path, _Used(serial))
+        return serial
+
+    def _path(self, model: str) -> Path:
+        return self._folder / "models" / f"{check_name(model)}.json"
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process at a time; the kernel lets go of the lock when its holder dies."""
+        path = self._folder / "lock"
+        with explained(path):
+            make_folder(path.parent)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _read(path: Path, kind: type[_Kind]) -> _Kind:
+    try:
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(MAX_FILE_BYTES), type=kind)
+    except FileNotFoundError:
+        return kind()
+    except OSError as error:
+        raise SerialsUnreadable(str(path), str(error.strerror)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SerialsUnreadable(str(path), str(error)) from error
+
+
+def _write(path: Path, value: Seen | _Used) -> None:
+    temp = path.parent / f".{uuid.uuid4().hex}"
+    with explained(path):
+        make_folder(path.parent)
+        try:
+            with temp.open("xb") as file:
+                file.write(msgspec.json.encode(value))
+                file.flush()
+                os.fsync(file.fileno())
+            temp.rename(path)
+        finally:
+            temp.unlink(missing_ok=True)
+        sync_folder(path.parent)

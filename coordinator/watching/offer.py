@@ -1,0 +1,182 @@
+"""One publish of files that somebody else has written: read and checked, compared with what is active, copied, proposed.
+
+::
+
+    read       each file, from its beginning to its end while it stays the same file; a container that is not whole ends it here
+    compare    the version is active, or was dealt with before: there is nothing to do
+    publish    under the publish lock, and only if the comparison still comes to the same: several hosts may have noticed. The copy has
+               to have the digest that was read: each file is read twice before it is proposed
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ..container import check_container
+from ..disk import explained, hash_file, open_source
+from ..errors import ArtifactRefused, NotCommitted, Pinned, UnknownModel
+from ..fleet import Fleet
+from ..manifest import Artifact, version_of
+from ..publish import CHANGED
+from ..status import ModelStatus
+from .attempts import DECIDED
+from .memory import Known, Memory, Record
+from .settling import FileIdentity
+
+
+class Settled(NamedTuple):
+    """A file that looked settled."""
+
+    path: Path
+    identity: FileIdentity
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True):
+    """What has become of the files of a model. `outcome`: committed (see Flip); unchanged: the fleet has that content; changing, or
+    missing: they were left for the next look; or the word of the error that `why` says."""
+
+    model: str
+    outcome: str
+    generation: int | None = None
+    version: str | None = None
+    why: str = ""
+
+
+class ChangedMeanwhile(Exception):
+    """A file is no longer the one that looked settled."""
+
+
+class InWork(NotCommitted):
+    """Somebody else has proposed the same content, and the fleet has not decided yet."""
+
+    outcome = "candidate"
+
+    def __str__(self) -> str:
+        return "the fleet is getting ready for this content, which somebody else has published"
+
+
+class _Nothing(Exception):
+    """There is nothing to publish after all; leaves the block of a publish."""
+
+    def __init__(self, offered: Offered) -> None:
+        self.offered = offered
+
+
+class Offer:
+    """The files of one model, to be published once."""
+
+    def __init__(self, model: str, files: Mapping[str, Settled], *, fleet: Fleet, memory: Memory, note: str) -> None:
+        """`note`: who noticed, for the message."""
+        self.model, self._files, self._fleet, self._memory, self._note = model, files, fleet, memory, note
+        self._record = memory.read(model)
+
+    def make(self, request: str) -> Offered:
+        """Publishes, unless there is nothing to do. `request`: an id; the same again after an OutcomeUnknown does nothing twice.
+
+        Raises ChangedMeanwhile, InWork, Pinned, and what Fleet.publish raises.
+        """
+        try:
+            version = self._version()
+            offered = self._compare(version) or self._publish(version, request)
+        except DECIDED:
+            self._remember(self._version_known())
+            raise
+        self._remember(version)
+        return offered
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def _version(self) -> str:
+        found = {name: self._record.digest_of(name, *file) for name, file in self._files.items()}
+        done = (
+            self._record.done if all(found.values()) else ""
+        )  # of these very files; one that was written again is news
+        known = {
+            name: Known(str(file.path), file.identity, found[name] or _read(file)) for name, file in self._files.items()
+        }
+        self._record = Record(known, done)
+        self._memory.write(self.model, self._record)
+        return self._version_known()
+
+    def _version_known(self) -> str:
+        known = self._record.files
+        return version_of(Artifact(name, known[name].identity.size, known[name].digest) for name in self._files)
+
+    def _remember(self, done: str) -> None:
+        """This version was dealt with."""
+        self._record = Record(self._record.files, done)
+        self._memory.write(self.model, self._record)
+
+    # --- the fleet ---------------------------------------------------------------------------------------------------
+
+    def _compare(self, version: str) -> Offered | None:
+        """What there is to say without publishing; None: it has to be published. Raises Pinned, InWork."""
+        try:
+            status = self._fleet.model(self.model)
+        except UnknownModel:
+            return None
+        if status.version == version:
+            return self._unchanged(status, version, "it is active")
+        if version == self._record.done and status.generation is not None:
+            return self._unchanged(status, version, "it was dealt with before, and has not changed since")
+        if status.pin is not None:
+            pin = status.pin
+            raise Pinned(self.model, pin.by, pin.at or 0.0, pin.why, status.generation or 0)
+        tried = {status.candidate.version if status.candidate else "", status.waits.version if status.waits else ""}
+        if version in tried:
+            raise InWork
+        return None
+
+    def _unchanged(self, status: ModelStatus, version: str, why: str) -> Offered:
+        return Offered(model=self.model, outcome="unchanged", generation=status.generation, version=version, why=why)
+
+    def _publish(self, version: str, request: str) -> Offered:
+        paths = ", ".join(str(file.path) for file in self._files.values())
+        try:
+            with self._fleet.publishing(self.model, message=f"{self._note}: {paths}", request=request) as draft:
+                if (found := self._compare(version)) is not None:  # another host was faster
+                    raise _Nothing(found)
+                for name, file in self._files.items():
+                    draft.copy(name, file.path, digest=self._record.files[name].digest)
+        except _Nothing as nothing:
+            return nothing.offered
+        except ArtifactRefused as error:
+            if error.why != CHANGED and all(map(_is_same, self._files.values())):
+                raise
+            self._memory.write(self.model, Record())  # the same identity may have another content
+            raise ChangedMeanwhile(str(error)) from error
+        assert draft.flip is not None
+        flip = draft.flip
+        return Offered(model=self.model, outcome=flip.outcome, generation=flip.generation, version=version)
+
+
+def _read(file: Settled) -> str:
+    """The digest of the file, which was the same file from the first byte to the last, and is whole as far as its container tells.
+
+    Raises ChangedMeanwhile, ArtifactMissing, ArtifactRefused.
+    """
+    descriptor = open_source(file.path)
+    with explained(file.path), os.fdopen(descriptor, "rb") as opened:
+        _check_same(file, descriptor)  # by the open file: that is when a network file system asks its server
+        digest = hash_file(descriptor, file.identity.size)
+        _check_same(file, descriptor)
+        opened.seek(0)
+        check_container(opened, str(file.path))
+    return digest
+
+
+def _is_same(file: Settled) -> bool:
+    try:
+        return FileIdentity.of(file.path.stat()) == file.identity
+    except OSError:
+        return False
+
+
+def _check_same(file: Settled, descriptor: int) -> None:
+    if FileIdentity.of(os.fstat(descriptor)) != file.identity:
+        raise ChangedMeanwhile(f"{file.path} has changed")

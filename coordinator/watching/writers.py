@@ -1,0 +1,78 @@
+"""Whether somebody has a file open for writing, as far as that can be known: asked only about files that look settled.
+
+The kernel knows it exactly for the files of this host: it gives a read lease (fcntl(2), F_SETLEASE) on a file only while nobody has it
+open for writing, through a shared mapping or from another container included. Who owns the file may ask. The lease is given back at
+once; a writer that comes just then waits for that moment. Where leases cannot be had, the descriptors of those processes that this user
+may look into are read, as many as there are. Of a writer on another host nothing can be known.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+#: The bits of the access mode in the flags of an open file (fcntl.h), and their value for reading only.
+_ACCESS, _READING = 3, os.O_RDONLY
+
+
+def is_open_for_writing(path: Path, *, is_local: bool, processes: Path = Path("/proc")) -> bool | None:
+    """Whether a process has the file open for writing; None: nobody is known to, and not all can be asked. `is_local`: it lies on a file
+    system of this host (where a server keeps it, a lease says something else)."""
+    found = _by_lease(path) if is_local else None
+    if found is None and any(
+        _flags_of(descriptor) & _ACCESS != _READING for descriptor in _descriptors(path, processes)
+    ):
+        return True
+    return found
+
+
+def _by_lease(path: Path) -> bool | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return None  # whoever reads it will hear why
+    try:
+        # A writer that opens it in this moment makes the kernel send a signal, SIGIO if nothing is said: that one would end the process.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None  # EACCES: not our file; EINVAL: this file system has none
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _descriptors(path: Path, processes: Path) -> Iterator[Path]:
+    """/proc/PID/fd/N of every process that has the file open, as far as this user may look."""
+    wanted = os.path.realpath(path)
+    with suppress(OSError):  # there is no /proc
+        for process in processes.iterdir():
+            if process.name.isdigit():
+                yield from _descriptors_of(process, wanted)
+
+
+def _descriptors_of(process: Path, wanted: str) -> Iterator[Path]:
+    with suppress(OSError):  # another user's, or just gone
+        for descriptor in (process / "fd").iterdir():
+            with suppress(OSError):
+                if (
+                    str(descriptor.readlink()) == wanted
+                ):  # not followed: what it leads to may be on a server that is gone
+                    yield descriptor
+
+
+def _flags_of(descriptor: Path) -> int:
+    try:
+        rows = (descriptor.parent.parent / "fdinfo" / descriptor.name).read_text().splitlines()
+    except OSError:  # closed meanwhile
+        return _READING
+    return next((int(row.split()[1], 8) for row in rows if row.startswith("flags:")), _READING)

@@ -1,0 +1,105 @@
+"""`genlock watch`."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from genlock.coordinator.fleet import Fleet
+from genlock.coordinator.watching import watcher
+
+from .conftest import PROGRAM
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "SETTLED_S", 0.1)
+
+
+@pytest.mark.usefixtures("soon")
+def test_one_look_tells_what_became_of_each_model(
+    genlock: Callable[..., Any], checkpoint: Callable[..., Path], fleet: Fleet, tmp_path: Path
+) -> None:
+    """From cron: what is new is published, and the status is that of the worst."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    ran = genlock("watch", runs, "--once")
+    assert (ran.status, ran.out) == (0, "there is no checkpoint yet\n")
+
+    checkpoint("1", "runs/a.pt")
+    ran = genlock("watch", runs, "--once")
+    assert ran.status == 0 and ran.out.startswith("a: committed · generation 1 (")
+    checkpoint("2", "runs/b.safetensors")  # is none
+    fleet.pin("a")
+    checkpoint("3", "runs/a.pt")
+    ran = genlock("watch", runs, "--once", "--json")
+    assert ran.status == 3
+    assert [(found["model"], found["outcome"]) for found in ran.document] == [("a", "pinned"), ("b", "artifact")]
+    assert "is pinned to generation 1" in ran.document[0]["why"]
+
+    (runs / "b.safetensors").unlink()
+    fleet.unpin("a")
+    (runs / "c").mkdir()
+    checkpoint("4", "runs/c/best.pt")
+    ran = genlock(
+        "watch",
+        runs,
+        "--pattern",
+        "{model}/best.pt",
+        "--pattern",
+        "{model}.pt",
+        f"d={runs}/c/best.pt",
+        "--once",
+        "--json",
+    )
+    assert [(found["model"], found["outcome"]) for found in ran.document] == [
+        ("a", "committed"),
+        ("c", "committed"),
+        ("d", "committed"),
+    ]
+    ran = genlock("watch", runs, "--once", "--json")
+    assert [found["outcome"] for found in ran.document] == ["unchanged"]
+
+
+def test_what_makes_no_sense_is_a_usage_error(genlock: Callable[..., Any], tmp_path: Path) -> None:
+    ran = genlock("watch", tmp_path / "*.pt")
+    assert ran.status == 2 and "write {model} into it, or MODEL=PATH" in ran.err
+    ran = genlock("watch", tmp_path, "--json")
+    assert ran.status == 2 and "GENLOCK_LOG=json" in ran.out
+    assert genlock("watch").status == 2
+    ran = genlock("watch", tmp_path, "--redis-url", "redis://127.0.0.1:1", "--once")
+    assert ran.status == 5
+
+
+def test_it_goes_on_until_a_signal_and_tells_programs_what_it_does(
+    environment: None, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Under systemd, and in a terminal: log lines that can be read, and an end that is none of an accident."""
+    environ = os.environ | {"GENLOCK_LOG": "json"}
+    ends = {"terminated": signal.SIGTERM, "interrupted": signal.SIGINT}
+    with ExitStack() as stack:
+        begun = {}
+        for model in ends:
+            command = [*PROGRAM, "watch", f"{model}={tmp_path}/{model}"]
+            process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            begun[model] = stack.enter_context(process)
+            watchdog = threading.Timer(60, process.kill)
+            stack.callback(watchdog.cancel)
+            watchdog.start()
+        for model, process in begun.items():
+            assert json.loads(process.stderr.readline())["event"] == "listening"
+            checkpoint("1", model)
+        for model, process in begun.items():
+            assert json.loads(process.stderr.readline())["files"] == f"{tmp_path}/{model}"
+            published = json.loads(process.stderr.readline())
+            assert (published["event"], published["model"], published["generation"]) == ("published", model, 1)
+            process.send_signal(ends[model])
+        for process in begun.values():
+            assert process.wait(20) == 0
+            assert process.stderr.read() == "" and process.stdout.read() == ""

@@ -1,0 +1,177 @@
+"""coordinator/serials.py: the highest serial never falls, whatever is written to Redis and however many processes write it down."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from genlock.coordinator import serials as room
+from genlock.coordinator.errors import InvalidName, NotOrdered, SerialsUnreadable, SerialTooLow
+from genlock.coordinator.serials import MAX_SERIAL, Claim, Seen, Serials, advanced, judge
+from hypothesis import given
+from hypothesis import strategies as st
+
+FLEET = "f" * 32
+V1, V2, V3 = "1" * 64, "2" * 64, "3" * 64
+
+
+def lets_in(claim: Claim, seen: Seen, *, needs_order: bool = False) -> bool:
+    try:
+        judge("m", claim, seen, needs_order=needs_order)
+    except (SerialTooLow, NotOrdered):
+        return False
+    return True
+
+
+# --- what is let in ----------------------------------------------------------------------------------------------------
+
+
+def test_numbers_order() -> None:
+    seen = Seen(20, V2, V1)
+    assert lets_in(Claim(21, V3), seen)
+    assert lets_in(Claim(20, V2), seen), "a refresh, a restart, a heal"
+    assert not lets_in(Claim(20, V3), seen), "another content under the same number"
+    assert not lets_in(Claim(19, V2), seen)
+    assert lets_in(Claim(1, V1), Seen()), "a host that has seen nothing believes a signature"
+
+
+@pytest.mark.parametrize("needs_order", (False, True))
+def test_a_rollback_goes_where_it_may(needs_order: bool) -> None:
+    """By Redis's word; where operators have keys only to the version that the newest one's trainer signed as its way back."""
+    seen = Seen(30, V3, V2)
+    assert lets_in(Claim(20, V2, is_rollback=True), seen, needs_order=needs_order)
+    assert lets_in(Claim(10, V1, is_rollback=True), seen, needs_order=needs_order) is not needs_order
+    assert not lets_in(Claim(20, V2), seen, needs_order=needs_order), "what is no rollback is not one for its version"
+
+
+def test_after_a_way_back_that_and_the_highest_are_let_in_and_nothing_between() -> None:
+    seen = advanced(Claim(10, V1, is_rollback=True), Seen(30, V3, V1))
+    assert seen == Seen(30, V3, V1, 10, V1)
+    assert lets_in(Claim(10, V1), seen, needs_order=True) and lets_in(Claim(30, V3), seen)
+    assert not lets_in(Claim(20, V2), seen) and not lets_in(Claim(10, V2), seen)
+    assert advanced(Claim(31, V2, V1), seen) == Seen(31, V2, V1), "the next publish ends it"
+
+
+claims = st.builds(
+    Claim, st.integers(0, 5), st.sampled_from((V1, V2, V3)), st.sampled_from(("", V1, V2)), st.booleans()
+)
+
+
+@given(st.lists(claims, max_size=12), st.booleans())
+def test_the_highest_never_falls_and_what_is_active_stays_let_in(history: list[Claim], needs_order: bool) -> None:
+    seen = Seen()
+    for claim in history:
+        if lets_in(claim, seen, needs_order=needs_order):
+            after = advanced(claim, seen)
+            assert after.serial >= seen.serial
+            again = Claim(claim.serial, claim.version)
+            assert lets_in(again, after, needs_order=needs_order), "a restart finds it as it was"
+            seen = after
+
+
+# --- on disk -----------------------------------------------------------------------------------------------------------
+
+
+def test_it_is_there_for_the_next_process(tmp_path: Path) -> None:
+    assert Serials(tmp_path, FLEET).seen("m") == Seen()
+    assert not list(tmp_path.iterdir()), "to look makes nothing"
+    Serials(tmp_path, FLEET).became_active("m", Claim(20, V2, V1), needs_order=True)
+    assert Serials(tmp_path, FLEET).seen("m") == Seen(20, V2, V1)
+    assert Serials(tmp_path, FLEET).seen("n") == Seen() == Serials(tmp_path, "e" * 32).seen("m")
+
+
+def test_a_process_that_is_behind_writes_nothing(tmp_path: Path) -> None:
+    """One worker heard generation 3 and wrote it down; another one comes to its own chore of generation 2 only now."""
+    made = Serials(tmp_path, FLEET)
+    made.became_active("m", Claim(30, V3, V2), needs_order=True)
+    made.became_active("m", Claim(20, V2, V1), needs_order=True)
+    made.became_active("m", Claim(10, V1, is_rollback=True), needs_order=True)
+    assert made.seen("m") == Seen(30, V3, V2)
+
+
+def test_it_is_flushed_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine stopped after the rename: an empty file, and every old manifest would have been let in."""
+    events: list[str] = []
+    flush, rename = os.fsync, Path.rename
+
+    def fsync(descriptor: int) -> None:
+        events.append("flush")
+        flush(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return rename(path, target)
+
+    Serials(tmp_path, FLEET).became_active("m", Claim(1, V1), needs_order=False)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", renamed)
+    Serials(tmp_path, FLEET).became_active("m", Claim(2, V2), needs_order=False)
+    assert events == ["flush", "rename", "flush"]
+    assert [path.name for path in (tmp_path / "serials" / FLEET / "models").iterdir()] == ["m.json"]
+
+
+@pytest.mark.parametrize(
+    "text", (b"", b"{", b"[]", b'{"serial": -1}', b'{"serial": "9"}', b"\xff", b'{"serial": 1e300}', b"x" * 9000)
+)
+def test_what_cannot_be_read_lets_nothing_in(tmp_path: Path, text: bytes) -> None:
+    """Read as nothing it would be the way to bring any old manifest back."""
+    path = tmp_path / "serials" / FLEET / "models/m.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text)
+    with pytest.raises(SerialsUnreadable, match=r"m\.json"):
+        Serials(tmp_path, FLEET).seen("m")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(SerialsUnreadable):
+        Serials(tmp_path, FLEET).seen("m")
+
+
+def test_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(InvalidName):
+        Serials(tmp_path, "../x")
+    with pytest.raises(InvalidName):
+        Serials(tmp_path, FLEET).seen("../../m")
+
+
+# --- what a trainer signs next -----------------------------------------------------------------------------------------
+
+
+def test_the_next_serial_is_above_all_that_are_known(tmp_path: Path) -> None:
+    assert Serials(tmp_path, FLEET).next(above=0, now_us=1000) == 1001
+    assert Serials(tmp_path, FLEET).next(above=0, now_us=900) == 1002, "the clock went back"
+    assert Serials(tmp_path, FLEET).next(above=5000, now_us=900) == 5001, "another trainer's clock is ahead"
+    assert Serials(tmp_path, FLEET).next(above=0, now_us=6000) == 6001
+    with pytest.raises(SerialsUnreadable, match="above"):
+        Serials(tmp_path, FLEET).next(above=MAX_SERIAL, now_us=0)
+    assert Serials(tmp_path, FLEET).next(above=0, now_us=0) == 6002, "what was refused was not used"
+
+
+PROCESS = f"""
+import sys
+from pathlib import Path
+from genlock.coordinator.serials import Claim, Serials
+made = Serials(Path(sys.argv[1]), "{FLEET}")
+first = int(sys.argv[2])
+print(*(made.next(above=0, now_us=0) for _ in range(25)))
+for serial in range(first, 201, 4):
+    made.became_active("m", Claim(serial, f"{{serial:064x}}"), needs_order=False)
+    assert made.seen("m").serial >= serial
+"""
+
+
+def test_processes_of_one_host_agree(tmp_path: Path) -> None:
+    """Four at once: no serial is given twice, and the highest that any of them saw is what stays."""
+    running = [
+        subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), str(first)], stdout=subprocess.PIPE, text=True)
+        for first in range(1, 5)
+    ]
+    given = [int(word) for process in running for word in process.communicate(timeout=60)[0].split()]
+    assert [process.returncode for process in running] == [0, 0, 0, 0]
+    assert sorted(given) == list(range(1, 101))
+    path = tmp_path / "serials" / FLEET / "models/m.json"
+    assert json.loads(path.read_text())["serial"] == 200
+    assert len(path.read_bytes()) < room.MAX_FILE_BYTES

@@ -1,0 +1,38 @@
+"""What this host knows of files that it has read."""
+
+from pathlib import Path
+
+import pytest
+from genlock.coordinator.watching.memory import Known, Memory, Record
+from genlock.coordinator.watching.settling import FileIdentity
+
+IDENTITY = FileIdentity(1, 2, 3, 4, 5)
+RECORD = Record({"model": Known("/m.pt", IDENTITY, "a" * 64)}, "v1")
+
+
+def test_a_file_is_known_by_path_and_identity(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, "t")
+    memory.write("m", RECORD)
+    found = memory.read("m")
+    assert found == RECORD and found.digest_of("model", Path("/m.pt"), IDENTITY) == "a" * 64
+    assert found.digest_of("model", Path("/n.pt"), IDENTITY) is None
+    assert found.digest_of("head", Path("/m.pt"), IDENTITY) is None
+    for place in range(5):
+        other = FileIdentity(*(value + (number == place) for number, value in enumerate(IDENTITY)))
+        assert found.digest_of("model", Path("/m.pt"), other) is None
+    assert [path.name for path in memory.folder.iterdir()] == ["m.json"]
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"files":{"model":{"path":"/m.pt"}}}', b"[" * 5000, b"\xff", b'"text"'])
+def test_what_makes_no_sense_is_nothing(data: bytes, tmp_path: Path) -> None:
+    """A disk that was full, a power cut: the files are read again."""
+    memory = Memory(tmp_path, "t")
+    memory.write("m", RECORD)
+    (memory.folder / "m.json").write_bytes(data)
+    assert memory.read("m") == Record() == memory.read("never seen")
+
+
+def test_where_nothing_can_be_written_nothing_is_remembered(tmp_path: Path) -> None:
+    (tmp_path / "watched").touch()
+    Memory(tmp_path, "t").write("m", RECORD)
+    assert Memory(tmp_path, "t").read("m") == Record()

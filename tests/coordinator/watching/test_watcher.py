@@ -1,0 +1,384 @@
+"""Files that training writes, noticed and published whole: a real fleet, real files, writers in processes of their own."""
+
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blake3 import blake3
+from genlock.coordinator.errors import RedisUnreachable
+from genlock.coordinator.filesystem import Filesystem
+from genlock.coordinator.fleet import Fleet
+from genlock.coordinator.watching import Offered, Patterned, Watcher, notice, offer, patterns_of, watcher
+from genlock.coordinator.watching.memory import Known, Memory, Record
+from genlock.coordinator.watching.settling import FileIdentity
+
+from .conftest import SETTLED_S, version, whole
+
+#: Writes what comes on stdin, in two pieces: "MODE PATH SECONDS-BETWEEN-THEM FROM", once for each line; says "done" after each.
+WRITER = """
+import os, sys, time
+for line in sys.stdin:
+    mode, path, pause, source = line.split()
+    data = open(source, "rb").read()
+    target = path + ".tmp" if mode == "rename" else path
+    with open(target, "r+b" if mode == "over" else "wb", buffering=0) as file:
+        file.write(data[:1000])
+        time.sleep(float(pause))
+        file.write(data[1000:])
+    if mode == "rename":
+        os.rename(target, path)
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Any:
+    """writer(mode, path, content, pause): a process writes it in two pieces; returns when it is done."""
+    process = subprocess.Popen([sys.executable, "-c", WRITER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin and process.stdout
+    source = tmp_path / "content"
+
+    def write(mode: str, path: Path, content: bytes, pause: float = 0.0) -> None:
+        source.write_bytes(content)
+        print(mode, path, pause, source, file=process.stdin, flush=True)
+        assert process.stdout and process.stdout.readline() == "done\n"
+
+    yield write
+    process.stdin.close()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file lies on a file system that does not tell, and where no lease says who writes."""
+    kind = Filesystem("nfs", is_local=False, tells=False)
+    monkeypatch.setattr(notice, "kind_of", lambda path: kind)
+    monkeypatch.setattr(watcher, "kind_of", lambda path: kind)
+
+
+@pytest.fixture(params=["the kernel tells", "the clock looks"])
+def either(request: pytest.FixtureRequest) -> None:
+    if request.param == "the clock looks":
+        request.getfixturevalue("elsewhere")
+
+
+@pytest.mark.usefixtures("either")
+def test_each_content_arrives_once_and_whole(
+    watching: Any, writer: Any, versions: Any, wait_for: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A saver that opens, writes a quarter, computes for longer than a file has to be unchanged, and goes on; one that overwrites in place;
+    one that renames: every content is a generation, once, and nothing else ever is. The folder is made after the watch has begun."""
+    caplog.set_level(logging.INFO, "genlock.watch")
+    runs = tmp_path / "runs"
+    watching(runs)
+    runs.mkdir()
+    path = runs / "m.safetensors"
+    expected = []
+    for number, mode in enumerate(("new", "over", "rename")):
+        writer(mode, path, whole(number), 0.0 if mode == "rename" else 1.5 * SETTLED_S)
+        expected.append(version(model=whole(number)))
+        wait_for(lambda: versions() == expected, description=f"{expected} is published")
+
+    def said() -> list[str]:
+        seen = ("listening", "polling", "found")
+        return [record.event for record in caplog.records if record.event not in seen]
+
+    wait_for(lambda: len(said()) == 3, description="all is said")
+    assert said() == ["published"] * 3
+
+
+def test_a_torn_file_is_refused_once_and_a_touched_one_is_nothing_new(
+    watching: Any, fleet: Fleet, versions: Any, wait_for: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The trainer was killed in the middle of a write: the half lies there, nobody has it open, nobody will change it."""
+    caplog.set_level(logging.DEBUG, "genlock.watch")
+
+    def events(name: str) -> list[str]:
+        return [record.getMessage() for record in caplog.records if getattr(record, "event", "") == name]
+
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(whole(1)[:1000])
+    watching(tmp_path)
+    wait_for(lambda: events("refused"), description="it is refused")
+    path.write_bytes(whole(2))
+    wait_for(lambda: versions() == [version(model=whole(2))], description="the whole one is published")
+    path.touch()
+    wait_for(lambda: events("unchanged"), description="the same content is nothing new")
+    assert len(versions()) == 1 and len(events("refused")) == 1 and "truncated" in events("refused")[0]
+    found = fleet.history("m")[0]
+    assert found.message == f"noticed: {path}" and found.artifacts[0].source == str(path)
+
+
+def test_several_files_wait_for_each_other(watching: Any, versions: Any, wait_for: Any, tmp_path: Path) -> None:
+    """A new encoder with the old head answers nonsense: both are published together, or neither."""
+    run, a, b = tmp_path / "runs/m", whole(1), whole(2)
+    run.mkdir(parents=True)
+    watching(tmp_path / "runs/{model}/{artifact:enc,head}.*", tmp_path / "runs/{model}/{artifact}.pt")
+    (run / "enc.safetensors").write_bytes(a)
+    (tmp_path / "runs/other").mkdir()
+    (tmp_path / "runs/other/x.pt").write_bytes(a)
+    wait_for(lambda: versions("other"), description="a model of one file is published")
+    assert versions() == []
+    (run / "head.safetensors").write_bytes(b)
+    wait_for(lambda: versions() == [version(enc=a, head=b)], description="both are published")
+    (run / "enc.safetensors").write_bytes(whole(3))
+    wait_for(lambda: (run / "enc.safetensors").stat().st_size, description="the first is written")
+    (run / "head.safetensors").write_bytes(whole(4))
+    newest = version(enc=whole(3), head=whole(4))
+    wait_for(lambda: versions()[1:] == [newest], description="the new ones are published, together")
+    other = tmp_path / "runs/other"
+    (other / "y.pt").write_bytes(b)
+    both = version(x=a, y=b)
+    wait_for(lambda: versions("other")[1:] == [both], description="a file more is a change of the model")
+    (other / "y.pt").unlink()
+    (other / "x.pt").write_bytes(b)
+    (run / "enc.safetensors").write_bytes(a)
+    wait_for(lambda: len(versions()) == 3, description="something else is published meanwhile")
+    assert len(versions("other")) == 2  # half of a model is none
+
+
+def test_links_folders_that_come_back_and_names_that_cannot_be(
+    watching: Any, versions: Any, wait_for: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`best.pt` is a link that the trainer moves; what it leads to may be overwritten in place, in a folder that nobody named; and a run
+    that is started anew removes its folder first."""
+    runs, kept = tmp_path / "runs", tmp_path / "kept"
+    for folder in (runs / "m", kept):
+        folder.mkdir(parents=True)
+    (kept / "e=1.pt").write_bytes(whole(1))
+    (kept / "e=2.pt").write_bytes(whole(2))
+    best = runs / "m/best.pt"
+    best.symlink_to(kept / "e=1.pt")
+    watching(runs / "{model}/best.pt", kept)
+    expected = [version(model=whole(1))]
+    wait_for(lambda: versions() == expected, description="what the link leads to")
+
+    (runs / "new").symlink_to(kept / "e=2.pt")
+    (runs / "new").rename(best)
+    expected.append(version(model=whole(2)))
+    wait_for(lambda: versions() == expected, description="the link leads elsewhere")
+
+    (kept / "e=2.pt").write_bytes(whole(3))
+    expected.append(version(model=whole(3)))
+    wait_for(lambda: versions() == expected, description="what it leads to is overwritten")
+
+    best.unlink()
+    (runs / "m").rmdir()
+    runs.rmdir()
+    (runs / "m").mkdir(parents=True)
+    best.hardlink_to(kept / "e=1.pt")
+    expected.append(version(model=whole(1)))
+    wait_for(lambda: versions() == expected, description="the folder came back")
+
+    best.unlink()
+    best.symlink_to(best)
+    for name in ("a.pt", "a.safetensors"):
+        (kept / name).write_bytes(whole(5))
+
+    def said() -> str:
+        return " ".join(record.getMessage() for record in caplog.records)
+
+    wait_for(lambda: "a.pt and" in said() and "cannot be looked at" in said(), description="what is odd is said")
+    assert "'e=1' cannot be the name of a model" in said() and versions("a") == []
+    (kept / "a.pt").unlink()
+    wait_for(lambda: versions("a"), description="one of the two is gone")
+
+
+def test_one_models_trouble_is_said_once_and_stops_nobody(
+    watching: Any, fleet: Fleet, versions: Any, wait_for: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pin of a weekend: the trainer goes on, other models are published, and at its end the newest checkpoint counts, not the oldest.
+    A rollback is not undone by a file that has not changed since."""
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(whole(1))
+    first = watching(tmp_path)
+    wait_for(lambda: len(versions()) == 1, description="the first")
+    fleet.pin("m")
+    path.write_bytes(whole(2))
+
+    def warned() -> list[Any]:
+        return [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+    wait_for(warned, description="the pin is met")
+    (tmp_path / "n.safetensors").write_bytes(whole(7))
+    wait_for(lambda: versions("n"), description="another model is published")
+    path.write_bytes(whole(3))
+    fleet.unpin("m")
+    wait_for(lambda: len(versions()) == 2, description="the pin is gone")
+    assert versions()[1] == version(model=whole(3)) and [r.outcome for r in warned()] == ["pinned"]
+
+    fleet.rollback("m", pin=False)
+    watching.end(first)
+    watching(tmp_path)
+    path.with_name("n.safetensors").write_bytes(whole(8))
+    wait_for(lambda: len(versions("n")) == 2, description="the next watcher has looked")
+    assert len(versions()) == 3 and versions()[2] == version(model=whole(1))
+    path.write_bytes(whole(3))  # the job insists
+    wait_for(lambda: versions()[3:] == [version(model=whole(3))], description="what was written again is news")
+
+
+def test_what_the_fleet_has_refused_is_not_tried_again(
+    watching: Any, fleet: Fleet, member: Any, wait_for: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The workers find NaN in it: nothing changes that but another file, neither time nor a restart of the watcher."""
+    worker = member("h:1", "digits")
+    path = tmp_path / "digits.safetensors"
+    path.write_bytes(whole(1))
+    first = watching(tmp_path)
+    worker.bad(wait_for(lambda: worker.candidate(), description="it is proposed"))
+    wait_for(lambda: "NaN" in caplog.text, description="the watcher hears of it")
+    watching.end(first)
+    watching(tmp_path)
+    path.write_bytes(whole(2))
+    generation = wait_for(lambda: worker.candidate(), description="another content is proposed")
+    assert generation == 2
+    worker.ready(generation)
+    wait_for(lambda: worker.state().phase == "fencing", description="it is fenced")
+    worker.fenced(generation)
+    wait_for(lambda: fleet.model("digits").generation == 2, description="it is committed")
+
+
+def test_what_another_host_has_proposed_is_waited_for(
+    watching: Any, fleet: Fleet, member: Any, wait_for: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The workers take a minute to load it; who sees the same file meanwhile must not stop that by proposing it once more."""
+    caplog.set_level(logging.DEBUG, "genlock.watch")
+
+    def events() -> list[str]:
+        return [record.event for record in caplog.records if record.event in ("retrying", "published", "unchanged")]
+
+    worker = member("h:1", "digits")
+    (tmp_path / "digits.safetensors").write_bytes(whole(1))
+    watching(tmp_path)
+    generation = wait_for(lambda: worker.candidate(), description="it is proposed")
+    watching(tmp_path, settings=replace(fleet.settings, state_dir=tmp_path / "two", store=fleet.store.root))
+    wait_for(lambda: events() == ["retrying"], description="the other host sees that it is in work")
+    worker.ready(generation)
+    wait_for(lambda: worker.state().phase == "fencing", description="it is fenced")
+    worker.fenced(generation)
+    wait_for(lambda: sorted(events()[1:]) == ["published", "unchanged"], description="both are content")
+    assert len(fleet.history("digits")) == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_file_that_is_not_what_was_read_of_it_is_read_again(
+    watching: Any, fleet: Fleet, versions: Any, wait_for: Any, tmp_path: Path
+) -> None:
+    """A writer through a mapping changes the content, and neither time nor size: the copy does not have the digest that is remembered."""
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(whole(1))
+    known = Known(str(path), FileIdentity.of(path.stat()), blake3(whole(2)).hexdigest())
+    Memory(fleet.settings.state_dir, fleet.name).write("m", Record({"model": known}))
+    watching(tmp_path)
+    wait_for(lambda: versions() == [version(model=whole(1))], description="what is there is published")
+
+
+def test_redis_that_is_gone_is_waited_for(
+    watching: Any, versions: Any, wait_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """And a fault of ours is as good as an outage: said, and tried again."""
+    failures: list[Exception] = [RedisUnreachable("r", "gone"), RedisUnreachable("r", "still gone"), ValueError("odd")]
+
+    class Failing(Fleet):
+        def model(self, name: str) -> Any:
+            if failures:
+                raise failures.pop(0)
+            return super().model(name)
+
+    monkeypatch.setattr(watcher, "Fleet", Failing)
+    monkeypatch.setattr("genlock.coordinator.watching.attempts.FIRST_PAUSE_S", 0.1)
+    (tmp_path / "m.safetensors").write_bytes(whole(1))
+    watching(tmp_path)
+    wait_for(lambda: versions(), description="it is published")
+    retried = [r.outcome for r in caplog.records if r.event == "retrying" and r.levelno == logging.WARNING]
+    assert retried == ["unavailable", "failed"]
+
+
+def test_a_fault_in_a_look_is_seen_and_ends_nothing(
+    watching: Any, versions: Any, wait_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    look, faults = Patterned.look, [RuntimeError("odd")]
+
+    def faulty(patterned: Patterned) -> Any:
+        if faults:
+            raise faults.pop()
+        return look(patterned)
+
+    monkeypatch.setattr(Patterned, "look", faulty)
+    (tmp_path / "m.safetensors").write_bytes(whole(1))
+    watching(tmp_path)
+    wait_for(lambda: versions(), description="it is published")
+    assert [record.event for record in caplog.records] == ["fault"]
+
+
+def test_a_restart_does_not_read_again_what_has_not_changed(
+    watching: Any, versions: Any, wait_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 GB of checkpoints, and the machine restarts: only what changed meanwhile is read. Where nobody remembers, it is read, and found
+    to be what is active: nothing is published."""
+    read: list[str] = []
+    hash_file = offer.hash_file
+    monkeypatch.setattr(offer, "hash_file", lambda source, size: [read.append(""), hash_file(source, size)][1])
+    for model in ("a", "b"):
+        (tmp_path / f"{model}.safetensors").write_bytes(whole(1))
+    first = watching(tmp_path)
+    wait_for(lambda: versions("a") and versions("b"), description="both are published")
+    watching.end(first)
+    assert len(read) == 2
+
+    second = watching(tmp_path)
+    (tmp_path / "b.safetensors").write_bytes(whole(2))
+    wait_for(lambda: len(versions("b")) == 2, description="what changed is published")
+    watching.end(second)
+    assert len(read) == 3
+
+    for record in (tmp_path / "state/watched/t").iterdir():
+        record.unlink()
+    watching(tmp_path)
+    wait_for(lambda: len(read) == 5, description="they are read again")
+    (tmp_path / "b.safetensors").write_bytes(whole(3))
+    wait_for(lambda: len(versions("b")) == 3, description="the next change is published")
+    assert len(versions("a")) == 1
+
+
+def test_two_hosts_that_see_the_same_file_publish_it_once(
+    watching: Any, fleet: Fleet, versions: Any, wait_for: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A shared folder, a watcher on each host: under the lock the second one finds that there is nothing left to do."""
+    caplog.set_level(logging.DEBUG, "genlock.watch")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for host in ("one", "two"):
+        watching(shared, settings=replace(fleet.settings, state_dir=tmp_path / host, store=fleet.store.root))
+
+    def done() -> list[str]:
+        return [r.event for r in caplog.records if r.event in ("published", "unchanged")]
+
+    for number in range(1, 4):
+        (shared / "m.safetensors").write_bytes(whole(number))
+        wait_for(lambda number=number: len(done()) == 2 * number, description="both have dealt with it")
+    assert versions() == [version(model=whole(number)) for number in range(1, 4)]
+
+
+@pytest.mark.usefixtures("soon")
+def test_one_look_publishes_what_is_there_and_ends(fleet: Fleet, tmp_path: Path, versions: Any) -> None:
+    """For cron: what is being written is left for the next time."""
+
+    def once() -> dict[str, str]:
+        found = Watcher(fleet.settings, Patterned(patterns_of([str(tmp_path)])), note="noticed").once()
+        return {one.model: one.outcome for one in found if isinstance(one, Offered)}
+
+    assert once() == {}
+    (tmp_path / "m.safetensors").write_bytes(whole(1))
+    assert once() == {"m": "committed"}
+    with pytest.MonkeyPatch.context() as patch, (tmp_path / "n.safetensors").open("wb") as file:
+        patch.setattr(watcher, "ONCE_S", 1.0)
+        file.write(whole(2))
+        file.flush()
+        assert once() == {"m": "unchanged", "n": "changing"}
+    assert once() == {"m": "unchanged", "n": "committed"}

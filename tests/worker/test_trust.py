@@ -1,0 +1,328 @@
+"""worker/trust.py: what a worker refuses, whoever writes to Redis; each refusal in a real fleet, and what goes on meanwhile."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+import torch
+from genlock.coordinator.calls import Lock, Propose, Read
+from genlock.coordinator.errors import FlipRejected, NotReady, NotTrusted, UnknownKey, Unsigned, WrongSignature
+from genlock.coordinator.fleet import Fleet
+from genlock.coordinator.flip import Flip
+from genlock.coordinator.keyring import Keyring
+from genlock.coordinator.manifest import Manifest, decode
+from genlock.coordinator.settings import Settings
+from genlock.coordinator.signer import Signer
+from genlock.coordinator.signing import KeyPair
+from genlock.worker.cache import ModelCache
+from safetensors.torch import save_file
+
+WaitFor = Callable[..., Any]
+NewCache = Callable[..., ModelCache]
+
+TRAINER, OPERATOR, STRANGER = KeyPair(b"t" * 32), KeyPair(b"o" * 32), KeyPair(b"s" * 32)
+
+
+@dataclass
+class Stand:
+    """One fleet: who publishes, who orders, and who only has Redis."""
+
+    trainer: Fleet
+    operator: Fleet
+    stranger: Fleet  #: may write to Redis and the store, and has no key that counts
+    folder: Path
+    cache: ModelCache
+
+    def file(self, value: float) -> Path:
+        path = self.folder / f"{value}.safetensors"
+        save_file({"weight": torch.eye(2) * value, "bias": torch.zeros(2)}, path)
+        return path
+
+    def publish(self, value: float, fleet: Fleet | None = None, **more: Any) -> Flip:
+        return (fleet or self.trainer).publish("m", self.file(value), timeout=20, **more)
+
+    def answer(self, cache: ModelCache | None = None) -> tuple[float, bool]:
+        """What a request is answered, and whether that is marked stale."""
+        view = (cache or self.cache).get("m")
+        return float(view.payload(torch.ones(1, 2))[0, 0]), view.stale
+
+    def manifest(self, generation: int) -> Manifest:
+        found = self.trainer.registry.generations("m", [generation])[generation][0]
+        assert found is not None
+        return decode(found)
+
+    def propose(self, manifest: Manifest) -> str:
+        """What a stranger's proposal of it was rejected for."""
+        registry = self.stranger.registry
+        registry.ask(Lock("m", "take", "token", "{}", 5000))
+        call = Propose("m", manifest.version[:6] + str(time.monotonic_ns()), "token", manifest.version, manifest.poison,
+                       manifest.encode(), 1.0, 20_000, "stranger", now=True)  # fmt: skip
+        assert registry.ask(call).verdict == "ok"
+        until = time.monotonic() + 10
+        while (answer := registry.ask(Read("m", call.request)).answer) is None or answer.state in ("candidate", "next"):
+            assert time.monotonic() < until
+        assert (answer.state, answer.step) == ("rejected", "signature"), answer
+        return answer.why
+
+    def write_active(self, manifest: Manifest, generation: int) -> None:
+        """What stands in Redis as active, written there by hand."""
+        with redis.Redis.from_url(str(self.trainer.settings.redis_url)) as client:
+            record = json.loads(client.hget("genlock:{t}:models", "m") or b"")  # type: ignore[arg-type]
+            record["rev"] = str(int(record["rev"]) + 100)
+            record["next"] = str(generation + 1)
+            record["active"] |= {"gen": str(generation), "version": manifest.version, "poison": manifest.poison}
+            client.hset("genlock:{t}:fleet", "revision", record["rev"])
+            client.hset("genlock:{t}:generations", f"m\0{generation}\0m", manifest.encode())
+            client.hset("genlock:{t}:models", "m", json.dumps(record))
+
+    def figures(self) -> dict[str, Any]:
+        return self.cache.get_detailed_stats()["models"]["m"]["refused"]  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def worker(new_fleet: Any, new_cache: NewCache) -> Callable[..., ModelCache]:
+    """worker(operators=False): a worker that believes the trainer, and the operator if it is asked to."""
+
+    def make(*, operators: bool = False, keys: tuple[KeyPair, ...] = (TRAINER,)) -> ModelCache:
+        operator = (OPERATOR.public.text,) if operators else ()
+        chosen = Settings(verify_keys=tuple(key.public.text for key in keys), operator_keys=operator)
+        return new_cache(fleet=new_fleet(settings=chosen))
+
+    return make
+
+
+@pytest.fixture
+def stand(new_fleet: Any, worker: Any, tmp_path: Path) -> Callable[..., Stand]:
+    """stand(operators=False): a fleet with one worker that holds "m", which multiplies by 1."""
+
+    def make(*, operators: bool = False) -> Stand:
+        trainer, operator = (new_fleet(settings=Settings(signing_key=key.text)) for key in (TRAINER, OPERATOR))
+        made = Stand(trainer, operator, new_fleet(), tmp_path, worker(operators=operators))
+        made.publish(1.0)
+        assert made.answer() == (1.0, False)
+        return made
+
+    return make
+
+
+def test_a_candidate_that_nobody_vouches_for_is_rejected_at_once_and_not_remembered(stand: Any) -> None:
+    """Whoever may write to Redis proposed good bytes unsigned: poisoned, the trainer could not have published them any more."""
+    one = stand()
+    began = time.monotonic()
+    with pytest.raises(FlipRejected, match="is not signed") as caught:
+        one.publish(2.0, one.stranger)
+    assert caught.value.step == "signature" and time.monotonic() - began < 15, "nobody waits for the deadline"
+    assert one.answer() == (1.0, False), "the lease went on"
+    assert one.publish(2.0).outcome == "committed", "the same bytes, signed"
+    assert one.answer() == (2.0, False)
+
+
+def test_each_kind_of_manifest_that_is_refused_says_why(stand: Any, tmp_path: Path) -> None:
+    one = stand()
+    first = one.manifest(1)
+    one.publish(2.0)
+    second = one.manifest(2)
+    assert (second.way_back, second.serial > first.serial > 10**15) == (first.version, True)
+
+    fleet_id = one.trainer.identity.fleet_id
+    stranger = Signer(Keyring(STRANGER), fleet_id, tmp_path / "elsewhere")
+    foreign = Signer(Keyring(TRAINER), "f" * 32, tmp_path / "elsewhere")
+    assert "which is none of GENLOCK_VERIFY_KEYS" in one.propose(stranger.published(second, None))
+    assert "is signed for fleet ffff" in one.propose(foreign.published(second, None))
+    assert "somebody changed it" in one.propose(msgspec.structs.replace(second, message="better"))
+    assert f"has serial {first.serial}, and {second.serial} was active" in one.propose(first)
+    other = Signer(Keyring(TRAINER), fleet_id, tmp_path / "elsewhere")
+    assert "is signed for model n" in one.propose(
+        msgspec.structs.replace(other.published(msgspec.structs.replace(second, model="n"), None), model="n")
+    )
+    assert one.figures() == {
+        "unknown-key": 1,
+        "foreign": 2,
+        "wrong-signature": 1,
+        "low-serial": 1,
+    }
+    assert one.cache.get_detailed_stats()["models"]["m"]["last_refusal"]["reason"] == "foreign"
+    assert one.trainer.model("m").poisoned == 0
+    assert one.answer() == (2.0, False)
+
+
+def test_an_old_manifest_written_over_what_is_active_is_never_loaded(
+    stand: Any, wait_for: WaitFor, worker: Any
+) -> None:
+    """Somebody wrote generation 1's manifest, rightly signed, into Redis as generation 50. The worker goes on with what it verified,
+    marked stale; it says why in its own words; and the next signed publish mends it."""
+    one = stand()
+    first = one.manifest(1)
+    one.publish(2.0)
+    wait_for(lambda: one.answer() == (2.0, False))
+    wait_for(lambda: list(Path(one.cache.settings.state_dir).glob("serials/*/models/m.json")))
+    one.write_active(first, 50)
+    wait_for(lambda: one.answer() == (2.0, True), description="it answers from what it verified, marked")
+    wait_for(lambda: "m" in one.cache.why_not_ready())
+    assert "serial" in one.cache.why_not_ready()["m"] and "signature" in one.cache.why_not_ready()["m"]
+    runtime = one.cache.runtime
+    assert runtime is not None
+    wait_for(lambda: "it is an old one that was brought back" in runtime.last_error)
+
+    late = worker()
+    with pytest.raises(NotReady, match="an old one that was brought back"):
+        one.answer(late)  # another process of this host: what was seen is on the disk
+    late.close()
+
+    assert one.publish(3.0).generation == 51
+    wait_for(lambda: one.answer() == (3.0, False))
+    assert runtime.last_error == ""
+
+
+def test_without_operators_keys_a_rollback_is_what_redis_calls_one(stand: Any, worker: Any, wait_for: WaitFor) -> None:
+    """By people without a key, too; and it is there again after the worker's restart, for which Redis is not asked a second time."""
+    one = stand()
+    one.publish(2.0)
+    assert one.stranger.rollback("m", pin=False).generation == 3
+    assert one.answer() == (1.0, False)
+    assert one.publish(3.0).outcome == "committed"
+    one.stranger.rollback("m", pin=False)
+    wait_for(lambda: one.answer() == (1.0, False))
+    wait_for(lambda: _seen(one)["back_version"] == one.manifest(1).version)
+    one.cache.close()
+    assert one.answer(worker()) == (1.0, False)
+    assert _seen(one)["serial"] == one.manifest(4).serial, "the highest serial does not fall"
+
+
+def _seen(one: Stand) -> dict[str, Any]:
+    (path,) = Path(one.cache.settings.state_dir).glob("serials/*/models/m.json")
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
+
+
+def test_with_operators_keys_a_rollback_needs_an_order(stand: Any, worker: Any, wait_for: WaitFor) -> None:
+    one = stand(operators=True)
+    one.publish(2.0)
+    one.publish(3.0)
+    with pytest.raises(FlipRejected, match="has no operator's order"):
+        one.stranger.rollback("m", 1, pin=False)
+    with pytest.raises(FlipRejected, match="is none of GENLOCK_OPERATOR_KEYS"):
+        one.trainer.rollback("m", 1, pin=False)
+    assert one.answer() == (3.0, False)
+
+    assert one.operator.rollback("m", 1, pin=False, author="ann").generation == 6
+    assert one.answer() == (1.0, False)
+    order = one.manifest(6).order
+    assert order is not None and (order.left, order.author, order.back_to) == (3, "ann", one.manifest(1).serial)
+    wait_for(lambda: _seen(one)["serial"] == order.serial)
+    one.cache.close()
+    one.cache = worker(operators=True)
+    assert one.answer() == (1.0, False), "the order counts again after a restart"
+
+    # A trainer that does not know the operator's key: its clock is enough.
+    assert one.publish(4.0).outcome == "committed"
+    assert "was active on this host before" in one.propose(one.manifest(6)), "an order counts once"
+    assert one.operator.rollback("m", 1, pin=False).outcome == "committed", "and a new one again"
+    assert one.answer() == (1.0, False)
+
+
+def test_a_way_back_that_the_trainer_signed_needs_no_order(stand: Any, worker: Any, wait_for: WaitFor) -> None:
+    """A policy or a bad unproven generation goes back where no operator is: to what was active when the trainer published, no further."""
+    one = stand(operators=True)
+    one.publish(2.0)
+    one.publish(3.0)
+    assert one.stranger.rollback("m", 2, pin=False).outcome == "committed"
+    assert one.answer() == (2.0, False)
+    wait_for(lambda: _seen(one)["back_serial"] == one.manifest(2).serial)
+    one.cache.close()
+    one.cache = worker(operators=True)
+    assert one.answer() == (2.0, False)
+    with pytest.raises(FlipRejected, match="has no operator's order"):
+        one.stranger.rollback("m", 1, pin=False)
+
+
+def test_keys_are_replaced_one_by_one(stand: Any, worker: Any) -> None:
+    """Both count while one is being replaced; a key that was taken away is refused, also what it signed before."""
+    one = stand()
+    one.cache.close()
+    one.cache = worker(keys=(TRAINER, STRANGER))
+    assert one.answer() == (1.0, False)
+    one.trainer.settings = replace(one.trainer.settings, signing_key=STRANGER.text)
+    one.publish(2.0)
+    assert one.answer() == (2.0, False)
+    one.cache.close()
+    one.cache = worker(keys=(STRANGER,))
+    assert one.answer() == (2.0, False)
+    one.trainer.settings = replace(one.trainer.settings, signing_key=TRAINER.text)
+    with pytest.raises(FlipRejected, match=f"signed with key {TRAINER.public.id}"):
+        one.publish(3.0)
+
+
+def test_the_last_good_one_on_disk_is_looked_at_too(
+    serving: Any, new_fleet: Any, new_cache: NewCache, tmp_path: Path, wait_for: WaitFor
+) -> None:
+    """Without Redis a worker starts from what its host keeps: an older one that somebody put there is refused."""
+    (tmp_path / "own").mkdir()
+    settings = Settings(signing_key=TRAINER.text, verify_keys=(TRAINER.public.text,))
+    path = tmp_path / "m.safetensors"
+    kept = tmp_path / "state/last_good/t/m.json"
+    with serving(tmp_path / "own") as url:
+        fleet = new_fleet(url=url, settings=settings)
+        cache = new_cache(fleet=fleet)
+        save_file({"weight": torch.eye(2), "bias": torch.zeros(2)}, path)
+        fleet.publish("m", path)
+        assert cache.get("m").generation == 1
+        wait_for(kept.exists)
+        old = kept.read_bytes()
+        save_file({"weight": torch.eye(2) * 2, "bias": torch.zeros(2)}, path)
+        fleet.publish("m", path)
+        wait_for(lambda: kept.read_bytes() != old)
+        cache.close()
+    late = new_cache(fleet=new_fleet(url=url, settings=settings))
+    assert (late.get("m").generation, late.get("m").stale) == (2, True)
+    late.close()
+    kept.write_bytes(old)
+    late = new_cache(fleet=new_fleet(url=url, settings=settings))
+    with pytest.raises(NotReady):
+        late.get("m")
+    wait_for(lambda: late.get_detailed_stats()["models"]["m"]["refused"] == {"low-serial": 1})
+
+
+def test_a_host_that_cannot_say_what_it_has_seen_loads_nothing_and_decides_nothing(
+    stand: Any, wait_for: WaitFor
+) -> None:
+    """A damaged file of serials is this host's own fault: "failed", which is tried again and counts against the agreement only."""
+    one = stand()
+    path = one.cache.settings.state_dir / "serials" / one.trainer.identity.fleet_id / "models/m.json"
+    wait_for(path.exists)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(FlipRejected, match="does not say which serial was seen last"):
+        one.trainer.publish("m", one.file(2.0), timeout=0.5)
+    assert one.answer() == (1.0, False)
+    path.rmdir()
+    assert one.publish(2.0).outcome == "committed"
+
+
+def test_who_cannot_sign_hears_of_it_before_the_work(new_fleet: Any, tmp_path: Path) -> None:
+    """The verify keys of a process say that its own publish would be refused."""
+    path = tmp_path / "m.safetensors"
+    save_file({"weight": torch.eye(2)}, path)
+    keys = (TRAINER.public.text,)
+    with pytest.raises(Unsigned, match="GENLOCK_SIGNING_KEY"):
+        new_fleet(settings=Settings(verify_keys=keys)).publish("m", path)
+    with pytest.raises(UnknownKey, match=STRANGER.public.id):
+        new_fleet(settings=Settings(verify_keys=keys, signing_key=STRANGER.text)).publish("m", path)
+    with pytest.raises(WrongSignature):
+        fleet = new_fleet(settings=Settings(verify_keys=keys, signing_key=TRAINER.text))
+        fleet.publish("m", path)
+        save_file({"weight": torch.eye(2) * 2}, path)
+        fleet.publish("m", path)
+        found = fleet.registry.generations("m", [1])[1][0]
+        with redis.Redis.from_url(str(fleet.settings.redis_url)) as client:
+            changed = msgspec.structs.replace(decode(found), message="changed")
+            client.hset("genlock:{t}:generations", "m\0" + "1\0m", changed.encode())
+        fleet.rollback("m", 1)  # an operator does not order to go back to what somebody has changed
+    assert issubclass(WrongSignature, NotTrusted)

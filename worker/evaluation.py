@@ -1,0 +1,68 @@
+"""`evaluation_bp`, the blueprint of the old evaluator: its routes speak for the ModelEvaluator of the app. See compat.
+
+An app that has it answers errors of genlock as problems (RFC 9457), and tells with every answer which generations it came from.
+`POST` reaches every worker of the fleet, and takes an operator: see docs/http.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from flask import Blueprint, Flask, Response, current_app
+from flask.blueprints import BlueprintSetupState
+
+from ..coordinator.errors import GenlockError
+from .blueprint import asked, failed, respond, tell
+from .routes import TASK_S, as_json, done, for_operators
+
+if TYPE_CHECKING:
+    from .compat import ModelEvaluator
+
+#: Where an app of a process with several evaluators says which one is its own.
+EXTENSION = "model_evaluator"
+
+evaluation_bp = Blueprint("evaluation", __name__)
+evaluation_bp.app_errorhandler(GenlockError)(failed)
+
+#: The evaluators of this process, in the order in which they were made.
+evaluators: list[ModelEvaluator] = []
+
+
+@evaluation_bp.record
+def _set_up(state: BlueprintSetupState) -> None:
+    tell(cast(Flask, state.app))
+
+
+def evaluator_of_app() -> ModelEvaluator:
+    """The evaluator of the app that answers: the one of its extension `model_evaluator`, else the last that was made."""
+    from .compat import ModelEvaluator
+
+    found: ModelEvaluator | None = current_app.extensions.get(EXTENSION)
+    return found or (evaluators[-1] if evaluators else ModelEvaluator())
+
+
+@evaluation_bp.get("/cache/status")
+def cache_status() -> Response:
+    """What this process holds of each signature. Asks nobody."""
+    return respond(as_json(evaluator_of_app().cache_status()))
+
+
+@evaluation_bp.post("/cache/clear")
+def clear_cache() -> Response:
+    """Every worker of the fleet drops all models; 200, or 504 with who did not answer in time."""
+    evaluator, request = evaluator_of_app(), asked()
+    for_operators(evaluator.cache, request)
+    with evaluator.cache.another_fleet() as fleet:
+        result = fleet.clear(timeout=TASK_S)
+    evaluator.cache.forget()
+    return respond(done(result, request, status="cleared"))
+
+
+@evaluation_bp.post("/cache/refresh/<rqa_sig>")
+def refresh_cache(rqa_sig: str) -> Response:
+    """Files of the signature that have changed are published, its other models loaded afresh, by every worker; 200, 502 with what
+    failed, or 504 with who did not answer."""
+    evaluator, request = evaluator_of_app(), asked()
+    for_operators(evaluator.cache, request)
+    found = evaluator.refresh(rqa_sig, timeout=TASK_S)
+    return respond(done(found.result, request, status="refreshed", rqa_sig=rqa_sig, models=found.models))

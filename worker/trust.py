@@ -1,0 +1,70 @@
+"""Whom this worker believes: every manifest is looked at before anything of it is loaded, if the settings name verify keys.
+
+The signature vouches for the content, the serial for its place: none below the highest that was active on this host, unless it is a
+rollback (serials.judge). Asked by the runtime's thread (what Redis shows) and by the loading thread (the last good one on disk).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from ..coordinator.errors import NotTrusted
+from ..coordinator.keyring import Keyring
+from ..coordinator.manifest import Manifest, decode
+from ..coordinator.serials import Claim, Seen, Serials, advanced, judge
+from ..coordinator.signing import check_order, check_signature
+
+_log = logging.getLogger("genlock.worker")
+
+
+class Trust:
+    """The keys of this worker, and what it has seen active. Any thread may call `examine`; the runtime's alone calls `became_active`."""
+
+    def __init__(
+        self, keyring: Keyring, fleet_id: str, state_dir: Path, *, refused: Callable[[str, int, NotTrusted], None]
+    ) -> None:
+        """`refused`: is told once of each refusal: model, generation, why."""
+        self._keyring, self._fleet_id, self._told = keyring, fleet_id, refused
+        self._serials = Serials(state_dir, fleet_id)
+        #: What became active in this process: on disk only when the loading thread has come to it. Only the runtime's thread writes it.
+        self._seen: dict[str, Seen] = {}
+        self._last: dict[
+            str, tuple[int, str]
+        ] = {}  # the refusal that was told of last: the same one is tried again all the while
+
+    def __bool__(self) -> bool:
+        """Whether anything is asked for."""
+        return bool(self._keyring.verify)
+
+    def examine(self, model: str, generation: int, manifest: Manifest, rollback: int) -> None:
+        """Raises NotTrusted for a manifest that must not be loaded here; SerialsUnreadable where that cannot be said. `rollback`: the
+        generation that it goes back to, by Redis's word, or 0."""
+        if not self:
+            return
+        try:
+            claim = self._claim(model, manifest, rollback)
+            for seen in (self._serials.seen(model), self._seen.get(model, Seen())):
+                judge(model, claim, seen, needs_order=bool(self._keyring.operators))
+        except NotTrusted as error:
+            if self._last.get(model) != (generation, error.outcome):
+                self._last[model] = generation, error.outcome
+                self._told(model, generation, error)
+            raise
+        self._last.pop(model, None)
+
+    def _claim(self, model: str, manifest: Manifest, rollback: int) -> Claim:
+        check_signature(manifest, model, fleet_id=self._fleet_id, keys=self._keyring.verify)
+        orders_count = bool(self._keyring.operators)
+        if orders_count and manifest.order is not None:
+            check_order(manifest, model, fleet_id=self._fleet_id, operators=self._keyring.operators)
+        return Claim.of(manifest, is_rollback=rollback > 0, orders_count=orders_count)
+
+    def became_active(self, model: str, text: str, rollback: int) -> Callable[[], None]:
+        """A manifest that was examined is active now: nothing older is let in from here on. Returns what is to be done for the next
+        process of this host: it touches the disk, and is flushed when it returns."""
+        needs_order = bool(self._keyring.operators)
+        claim = Claim.of(decode(text), is_rollback=rollback > 0, orders_count=needs_order)
+        self._seen[model] = advanced(claim, self._seen.get(model, Seen()))
+        return lambda: self._serials.became_active(model, claim, needs_order=needs_order)
