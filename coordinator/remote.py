@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
@@ -27,7 +26,8 @@ from blake3 import blake3
 
 from .claims import TAKING_S, Claims, marked, outdated
 from .clock import clock
-from .disk import Check, Progress, explained, hash_file, make_folder, open_source, pieces_of, refuse_changed
+from .disk import Check, Progress, hash_file, open_source, pieces_of, refuse_changed
+from .drafts import Drafts
 from .errors import ArtifactDamaged, ArtifactMissing, ArtifactRefused, StoreUnreachable
 from .manifest import Artifact, check_name
 from .remotefiles import RemoteFile, RemoteFiles
@@ -50,7 +50,7 @@ class RemoteStore:
         self.root = url.rstrip("/")
         self.state_dir = state_dir
         self.files = files or RemoteFiles(self.root)
-        self._drafts = state_dir / "drafts"
+        self._drafts = Drafts(state_dir / "drafts")
         self._claims = Claims(self.files, wait=time.sleep)
         #: Fleets that are known for good, by key: see identity.py. A worker goes on when the store does not answer.
         self.identities: dict[str, Identity] = {}
@@ -86,26 +86,18 @@ class RemoteStore:
 
     def adopt(self, path: Path, *, name: str, progress: Progress | None = None, check: Check | None = None) -> Artifact:
         """The same for a file that lies in a draft, which is removed then."""
-        path = path.parent.resolve() / path.name
-        if not path.is_relative_to(self._drafts.resolve()):
-            raise ArtifactRefused(str(path), f"only what lies in a draft below {self._drafts} can be moved")
+        path = self._drafts.inside(path)
         artifact = self.stage(path, name=name, progress=progress, check=check)
         path.unlink()
         return artifact
 
     def draft(self) -> Path:
         """A new private folder of this host, for adopt()."""
-        folder = self._drafts / uuid.uuid4().hex
-        with explained(self._drafts):
-            make_folder(self._drafts)
-            folder.mkdir(mode=0o700)
-        return folder
+        return self._drafts.new()
 
     def discard(self, folder: Path) -> None:
         """Remove a draft with all that is in it; one that is gone already is no error."""
-        if folder.resolve().parent != self._drafts.resolve():
-            raise ArtifactRefused(str(folder), f"it is not a draft below {self._drafts}")
-        shutil.rmtree(folder, ignore_errors=True)
+        self._drafts.discard(folder)
 
     def _put(self, path: Path | str, source: int, artifact: Artifact, progress: Progress | None) -> None:
         digest, size = artifact.digest, artifact.size

@@ -44,6 +44,7 @@ from .disk import (
     refuse_changed,
     sync_folder,
 )
+from .drafts import Drafts
 from .errors import ArtifactDamaged, ArtifactMissing, ArtifactRefused
 from .manifest import Artifact, check_name
 
@@ -76,7 +77,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = Path(root).absolute()
         self._objects, self._temp = self.root / "objects", self.root / "temp"
-        self._drafts, self._damaged = self.root / "drafts", self.root / "damaged"
+        self._drafts, self._damaged = Drafts(self.root / "drafts"), self.root / "damaged"
 
     # --- writing ---
 
@@ -110,9 +111,7 @@ class Store:
         copied.
         """
         check_name(name, "artifact")
-        path = path.parent.resolve() / path.name
-        if not path.is_relative_to(self._drafts.resolve()):
-            raise ArtifactRefused(str(path), f"only what lies in a draft below {self._drafts} can be moved")
+        path = self._drafts.inside(path)
         source = open_source(path)
         try:
             before = os.fstat(source)
@@ -133,17 +132,11 @@ class Store:
 
     def draft(self) -> Path:
         """A new private folder on the file system of the store, for adopt()."""
-        folder = self._drafts / uuid.uuid4().hex
-        with explained(self._drafts):
-            make_folder(self._drafts)
-            folder.mkdir(mode=0o700)
-        return folder
+        return self._drafts.new()
 
     def discard(self, folder: Path) -> None:
         """Remove a draft with all that is in it; one that is gone already is no error."""
-        if folder.resolve().parent != self._drafts.resolve():
-            raise ArtifactRefused(str(folder), f"it is not a draft below {self._drafts}")
-        shutil.rmtree(folder, ignore_errors=True)
+        self._drafts.discard(folder)
 
     @contextmanager
     def _temp_file(self) -> Iterator[tuple[Path, int]]:
@@ -273,7 +266,7 @@ class Store:
         oldest = now - older_than_s
         old = [found for found in self.objects() if found.digest not in keep and found.mtime < oldest]
         removed = [found for found in old if self._take(found, oldest)]
-        for folder in (self._temp, self._damaged, self._drafts):
+        for folder in (self._temp, self._damaged, self._drafts.folder):
             for leftover in map(_leftover, _entries(folder)):
                 if leftover.mtime < oldest:
                     _remove(Path(leftover.path))
