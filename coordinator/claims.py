@@ -15,9 +15,10 @@ Each writes its own file first and reads those of the others then, so of two tha
       looks for D then, and writes it if need be
       (a later mark's collector sees the claim)
 
-A claim counts until CLAIM_S after it was said last, on the clock of the store: its publisher may be dead. A mark counts for MARK_S on the
-clock of whoever sees it: its collector stops long before that and makes another one. The store has to show what was written to all who
-read later, as S3, Google Cloud Storage and Azure do.
+A claim counts until CLAIM_S after it was said last, on the clock of the store: its publisher may be dead. It is said again for as long as
+its publish is in work, and left to its time afterwards: a collector may have asked what is needed before the proposal, and look at the
+claims after it. A mark counts for MARK_S, on the clock of the store or of whoever sees it: its collector stops long before that and makes
+another one. The store has to show what was written to all who read later, as S3, Google Cloud Storage and Azure do.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from .clock import clock
-from .errors import ArtifactMissing, ArtifactRefused
+from .errors import ArtifactMissing, ArtifactRefused, StoreUnreachable
 from .remotefiles import RemoteFile
 
-#: Seconds that a claim counts: longer than any publish takes from its staging to its proposal; said again while an upload takes longer.
+#: Seconds that a claim counts: longer than any publish takes from its last file to its proposal; said again until then.
 CLAIM_S = 3600.0
-#: Seconds after which a claim is said again by who still uploads.
+#: Seconds after which a claim is said again by who still reads or uploads.
 RENEW_S = CLAIM_S / 4
 #: Seconds that a mark counts for who sees it, and that its collector takes things away under it. Between them lie the longest call (a
 #: minute for a service that answers slowly) and what clocks differ.
@@ -61,31 +62,51 @@ class _Claim(msgspec.Struct):
 
 
 class Claims:
-    """The claims of one publisher."""
+    """The claims of one publisher, which has one publish in work at a time."""
 
     def __init__(self, files: Files, *, wait: Callable[[float], object], now: Callable[[], float] = clock) -> None:
         self._files, self._wait, self._now = files, wait, now
         self._key = f"claims/{uuid.uuid4().hex}"
-        self._since: dict[str, float] = {}  # digest → when it was claimed, on our clock
+        self._in_work: set[str] = set()  # digests of the publish that has not ended
+        self._since: dict[str, float] = {}  # digest → when it was claimed last, on our clock
         self._written_at = 0.0
+        self._over: set[str] = set()  # marks that we have seen for as long as they count
 
     def take(self, digest: str) -> None:
-        """From here on what is found of `digest`, or written, stays for CLAIM_S. Waits for who may be taking it away just now."""
-        self._since = {known: at for known, at in self._since.items() if self._now() - at < CLAIM_S}
-        self._since[digest] = self._now()
+        """From here on what is found of `digest`, or written, stays until CLAIM_S after release(). Waits for who may be taking it away just
+        now."""
+        self._in_work.add(digest)
         self._write()
-        self._await({file.key for file in self._files.list("marks")})
+        self._await(self._standing())
 
-    def renew(self, digest: str) -> None:
-        """Says again that it is relied on, if that is due."""
-        if self._now() - self._written_at >= RENEW_S:
-            self._since[digest] = self._now()
-            self._write()
+    def renew(self) -> None:
+        """Says again what the publish in work relies on, if that is due; a store that does not answer is asked again soon."""
+        late_s = self._now() - self._written_at
+        if self._in_work and late_s >= RENEW_S:
+            try:
+                self._write()
+            except StoreUnreachable:
+                if late_s >= CLAIM_S / 2:
+                    raise
+
+    def release(self) -> None:
+        """The publish has ended: what it relied on is not said again."""
+        self._in_work.clear()
 
     def _write(self) -> None:
-        self._written_at = now = self._now()
+        now = self._now()
+        counting = {digest: at for digest, at in self._since.items() if now - at < CLAIM_S}
+        self._since = counting | dict.fromkeys(self._in_work, now)
         ages = {digest: now - at for digest, at in self._since.items()}
         self._files.write(self._key, msgspec.json.encode(_Claim(ages)))
+        self._written_at = now
+
+    def _standing(self) -> set[str]:
+        """The marks that count. A collector that was killed leaves one for as long as nobody collects."""
+        marks = [file for file in self._files.list("marks") if file.key not in self._over]
+        written = self._files.look(self._key) if marks else None  # just now, on the clock of the store
+        now = written.mtime if written else 0.0
+        return {file.key for file in marks if now - file.mtime <= MARK_S}
 
     def _await(self, marks: set[str]) -> None:
         """Until these are gone, or count no more. Marks made later know of the claim."""
@@ -93,6 +114,7 @@ class Claims:
         while marks and self._now() < end:
             self._wait(LOOK_S)
             marks &= {file.key for file in self._files.list("marks")}
+        self._over |= marks
 
 
 class Turn(NamedTuple):
@@ -121,6 +143,7 @@ def claimed(files: Files, now: float) -> frozenset[str]:
     return frozenset(
         digest
         for file in files.list("claims")
+        if now - file.mtime < CLAIM_S  # every trainer leaves one, and each costs a call to be read
         for digest, since in _claim_in(files, file.key).items()
         if now - file.mtime + since < CLAIM_S
     )

@@ -158,6 +158,18 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+def make_private(folder: Path) -> None:
+    """Make `folder` as one that others do not look into, and what is missing above it; one that is there keeps its mode.
+
+    Where it cannot be made, whoever needs something in it says why.
+    """
+    with suppress(OSError):
+        if not folder.is_dir():
+            make_folder(folder.parent)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in `folder`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

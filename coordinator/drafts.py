@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from .disk import explained, make_folder
 from .errors import ArtifactRefused
+
+#: Seconds after which a draft goes whose process is gone: long enough to look what a trainer had written when it was killed.
+LEFT_S = 86_400.0
 
 
 class Drafts:
@@ -36,3 +43,48 @@ class Drafts:
         if not path.is_relative_to(self.folder.resolve()):
             raise ArtifactRefused(str(path), f"only what lies in a draft below {self.folder} can be moved")
         return path
+
+
+class HostDrafts(Drafts):
+    """Drafts on a disk of this host that no collect() looks at: whoever makes a new one removes what dead processes left.
+
+    A draft is locked by the process that made it. A trainer may hold one for as long as it likes.
+    """
+
+    def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
+        """`now`: unix seconds."""
+        super().__init__(folder)
+        self._now = now
+        self._locked: dict[str, int] = {}  # name of a draft → its descriptor, locked
+
+    def new(self) -> Path:
+        draft = super().new()
+        with explained(draft):
+            self._locked[draft.name] = _open(draft)
+            fcntl.flock(self._locked[draft.name], fcntl.LOCK_EX)
+        for other in self.folder.iterdir():
+            self._remove_left(other)
+        return draft
+
+    def discard(self, draft: Path) -> None:
+        super().discard(draft)
+        if (descriptor := self._locked.pop(draft.name, None)) is not None:
+            os.close(descriptor)
+
+    def _remove_left(self, draft: Path) -> None:
+        try:
+            descriptor = _open(draft)
+        except OSError:  # discarded meanwhile; or no draft
+            return
+        try:
+            if self._now() - os.fstat(descriptor).st_mtime > LEFT_S:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(draft, ignore_errors=True)
+        except BlockingIOError:
+            pass  # its process lives
+        finally:
+            os.close(descriptor)
+
+
+def _open(draft: Path) -> int:
+    return os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

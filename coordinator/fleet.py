@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .calls import Abort, Attach, Pin, Read, Unpin
 from .canary import ALL, Canary, Policy, hundredths, share_of
-from .disk import open_source
+from .disk import make_private, open_source
 from .errors import BadInput, NoGeneration, UnknownModel
 from .flip import Flip, Progress
 from .identity import Identity, check_lease
@@ -122,6 +122,7 @@ class Fleet:
     @property
     def identity(self) -> Identity:
         """Its id and lease, as its store says now; made where there is none. SettingsInvalid: another lease was asked for."""
+        make_private(self.settings.state_dir)  # before anybody makes something in it, such as the usual store
         found = identity_of(self.store, self.name, lease_s=self.settings.lease_s)
         check_lease(found, self.settings.lease_s)
         return found

@@ -79,17 +79,18 @@ def workers_of(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {str(about.get("worker") or member): dict(about) for member, about in entries if isinstance(about, dict)}
 
 
-def error_of(flip: Flip, answer: Answer, *, had_active: bool = True) -> GenlockError | None:
-    """The error of a candidate that ended otherwise than committed. `had_active`: whether a generation stays active then."""
+def error_of(flip: Flip, answer: Answer, *, had_active: bool = True, pinned: int | None = None) -> GenlockError | None:
+    """The error of a candidate that ended otherwise than committed. `had_active`: whether a generation stays active then; `pinned`: the
+    generation that a rollback leaves the model pinned at."""
     generation = flip.generation or 0
     if answer.state == "rejected":
         return FlipRejected(
-            flip.model, generation, flip.version, answer.why, answer.step, answer.worker, flip, had_active
+            flip.model, generation, flip.version, answer.why, answer.step, answer.worker, flip, had_active, pinned
         )
     if answer.state == "superseded":
-        return FlipSuperseded(flip.model, flip.version, answer.why, flip)
+        return FlipSuperseded(flip.model, flip.version, answer.why, flip, pinned)
     if answer.state == "aborted":
-        return FlipAborted(flip.model, generation, answer.why, flip)
+        return FlipAborted(flip.model, generation, answer.why, flip, pinned)
     return None
 
 

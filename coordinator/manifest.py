@@ -24,12 +24,14 @@ MAX_MANIFEST_BYTES = 65_536
 MAX_ARTIFACTS = 64
 #: Numbers that training may tell with a generation.
 MAX_METRICS = 64
+#: Characters of the name of one.
+MAX_METRIC_CHARACTERS = 128
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 WayBack = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
-MetricName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+MetricName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_METRIC_CHARACTERS)]
 
 
 def check_name(name: str, what: str = "model") -> str:

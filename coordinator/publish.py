@@ -29,7 +29,7 @@ from .link import Link, new_wait, pursue
 from .lock import Lock
 from .manifest import Artifact, Golden, Manifest, Source, check_name
 from .records import as_object
-from .status import read_manifest, way_back_of
+from .status import KEPT_GENERATIONS, read_manifest, way_back_of
 from .wait import AGAIN, Wait
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class Draft:
 
     def discard(self) -> None:
         """Removes what is left of it."""
+        self._store.release()
         if self._folder is not None:
             self._store.discard(self._folder)
 
@@ -221,7 +222,10 @@ class Publisher:
             began = clock()
             manifest = draft.stage(model, author=terms.author, progress=terms.progress)
             seconds = {"stage": clock() - began}
-            draft.flip = self._propose(self._signed(manifest), terms, lock, began, seconds)
+            manifest = self._signed(manifest)
+            draft.flip = self._propose(manifest, terms, lock, began, seconds)
+            if draft.flip.outcome == "committed":
+                self._signer.committed(manifest)
         finally:
             lock.free()
             draft.discard()
@@ -244,7 +248,7 @@ class Publisher:
         return self._follow(change, change.model, terms, began, seconds, send=self._under(lock))
 
     def _signed(self, manifest: Manifest) -> Manifest:
-        """With a serial above that of what is active, and of what may become so before it."""
+        """With a serial above those of what is and was active, and of what may become so before it."""
         if not self._signer.signs:
             return manifest
         try:
@@ -252,8 +256,21 @@ class Publisher:
         except Unavailable:
             state = None  # the proposal finds out; the time is a number that only grows, too
         active, candidate = (state.active, state.cand) if state else (None, None)
-        before, other = (self._stored(manifest.model, one.gen if one else None)[0] for one in (active, candidate))
-        return self._signer.published(manifest, before, [other])
+        before = self._stored(manifest.model, active.gen)[0] if active else None
+        if before is not None and active is not None and before.version != active.version:
+            before = None  # somebody has written another one in its place
+        known = self._known(manifest.model, active.gen if active else 0, candidate.gen if candidate else 0)
+        return self._signer.published(manifest, before, known)
+
+    def _known(self, model: str, active: int, candidate: int = 0) -> list[Manifest | None]:
+        """The manifests of what is and was active, and of what may become so, as far as Redis tells."""
+        numbers = [candidate, *range(max(1, active - KEPT_GENERATIONS), active + 1)]
+        try:
+            return [
+                read_manifest(data) for data in self._link.use(lambda registry: registry.manifests_at(model, numbers))
+            ]
+        except Unavailable:
+            return []
 
     def _under(self, lock: Lock) -> Callable[[Call], Reply]:
         """Sends; a proposal only under the lock, which is free again when it has an answer. Where Redis lost both, both are made again."""
@@ -297,8 +314,8 @@ class Publisher:
         manifest = self._stored(change.model, target)[0]
         if target is None or manifest is None:
             return change
-        before = self._stored(change.model, change.seen)[0]
-        brought = self._signer.goes_back(manifest, left=change.seen, before=before, author=change.by)
+        known = self._known(change.model, change.seen)
+        brought = self._signer.goes_back(manifest, left=change.seen, known=known, author=change.by)
         return replace(change, to=target, manifest=brought.encode())
 
     def promote(self, model: str, terms: Terms, *, share: int, seen: int | None, why: str) -> Flip:
@@ -356,7 +373,8 @@ class Publisher:
             seconds["total"] = clock() - began
         flip = self._flip(model, terms.request, answer, seconds)
         had_active = wait.state is None or wait.state.active is not None
-        if (error := error_of(flip, answer, had_active=had_active)) is not None:
+        pinned = _pinned_at(wait.state) if isinstance(change, Rollback) else None
+        if (error := error_of(flip, answer, had_active=had_active, pinned=pinned)) is not None:
             raise error
         return flip
 
@@ -410,6 +428,11 @@ def state_of(link: Link, model: str) -> State:
     if state is None or not state.rev:
         raise UnknownModel(model, tuple(link.use(lambda registry: registry.snapshot()).models))
     return state
+
+
+def _pinned_at(state: State | None) -> int | None:
+    """Where the model is pinned."""
+    return state.active.gen if state is not None and state.pin and state.active is not None else None
 
 
 def _teller(tell: Tell | None) -> Callable[[Wait], None] | None:

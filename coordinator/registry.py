@@ -6,7 +6,7 @@ drops the connection. Every connection tells the server's run id by `attach` bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import redis
@@ -201,6 +201,12 @@ class Registry:
         values: list[Any] = self._guarded(lambda: self._client.hmget(self._key("generations"), fields))
         found = zip(numbers, values[::2], values[1::2], strict=True)
         return {number: (manifest, outcome) for number, manifest, outcome in found if manifest or outcome}
+
+    def manifests_at(self, model: str, numbers: Iterable[int]) -> list[bytes]:
+        """The manifests of these generations, and of what waits as next, as stored; what is not there is left out."""
+        fields = [f"{model}\0{place}\0m" for place in ("next", *numbers)]
+        values: list[Any] = self._guarded(lambda: self._client.hmget(self._key("generations"), fields))
+        return [data for data in values if data]
 
     def manifests_of(self, wanted: Mapping[str, int]) -> dict[str, bytes]:
         """Model → the manifest of its generation in `wanted`, as stored; what is not there is left out."""

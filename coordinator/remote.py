@@ -9,7 +9,7 @@
     URL/temp/…             only where an upload cannot appear whole by itself
 
 Nobody maps these objects: workers fetch them into a cache of their host (worker/hostcache.py). A trainer's drafts lie in the state folder
-of its host.
+of its host; what a trainer left there that was killed goes with a later draft.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from blake3 import blake3
 from .claims import TAKING_S, Claims, marked, outdated
 from .clock import clock
 from .disk import Check, Progress, hash_file, open_source, pieces_of, refuse_changed
-from .drafts import Drafts
+from .drafts import HostDrafts
 from .errors import ArtifactDamaged, ArtifactMissing, ArtifactRefused, StoreUnreachable
 from .manifest import Artifact, check_name
 from .remotefiles import RemoteFile, RemoteFiles
@@ -36,7 +36,7 @@ from .store import StoredObject, check_digest
 if TYPE_CHECKING:
     from .identity import Identity
 
-#: Seconds between the tries of an upload. The library has tried each of its parts several times before that.
+#: Seconds between the tries to put a file there. The library has tried each call, and each part, several times before that.
 PAUSES_S = (1.0, 4.0, 16.0)
 #: Bytes that are read at a time where an object is only looked through.
 READ_BYTES = 8 * 2**20
@@ -50,7 +50,7 @@ class RemoteStore:
         self.root = url.rstrip("/")
         self.state_dir = state_dir
         self.files = files or RemoteFiles(self.root)
-        self._drafts = Drafts(state_dir / "drafts")
+        self._drafts = HostDrafts(state_dir / "drafts")
         self._claims = Claims(self.files, wait=time.sleep)
         #: Fleets that are known for good, by key: see identity.py. A worker goes on when the store does not answer.
         self.identities: dict[str, Identity] = {}
@@ -77,7 +77,7 @@ class RemoteStore:
                 with os.fdopen(os.dup(source), "rb") as file:
                     check(file, str(path))
                 os.lseek(source, 0, os.SEEK_SET)
-            digest = hash_file(source, before.st_size)
+            digest = hash_file(source, before.st_size, lambda *_: self._claims.renew())
             refuse_changed(path, source, before)
             self._put(path, source, Artifact(name, before.st_size, digest), progress)
         finally:
@@ -99,16 +99,18 @@ class RemoteStore:
         """Remove a draft with all that is in it; one that is gone already is no error."""
         self._drafts.discard(folder)
 
+    def release(self) -> None:
+        """The publish that staged has ended, however it did: what it relied on is not claimed again."""
+        self._claims.release()
+
     def _put(self, path: Path | str, source: int, artifact: Artifact, progress: Progress | None) -> None:
-        digest, size = artifact.digest, artifact.size
-        self._claims.take(digest)
-        if self._has(digest, size):
-            if progress:
-                progress(size, size)
-            return
         for pause_s in (*PAUSES_S, None):
             try:
-                self._upload(path, source, artifact, progress)
+                self._claims.take(artifact.digest)
+                if not self._has(artifact.digest, artifact.size):
+                    self._upload(path, source, artifact, progress)
+                elif progress:
+                    progress(artifact.size, artifact.size)
                 return
             except StoreUnreachable:
                 if pause_s is None:
@@ -129,7 +131,7 @@ class RemoteStore:
             for piece in pieces_of(source, size, progress):
                 hasher.update(piece)
                 yield piece
-                self._claims.renew(digest)
+                self._claims.renew()
             if hasher.hexdigest() != digest:
                 raise ArtifactRefused(
                     str(path), "it was changed while it was read: publish it when it is completely written"
@@ -155,8 +157,15 @@ class RemoteStore:
         return f"{self.root}/{_key(digest)}"
 
     def read_at(self, digest: str, size: int, offset: int, length: int) -> bytes:
-        """`length` bytes of the object from `offset` on, less at its end. Raises ArtifactMissing, StoreUnreachable."""
-        return self.files.read(_key(digest), offset, min(offset + length, size))
+        """`length` bytes of the object from `offset` on, less at its end.
+
+        Raises ArtifactMissing, StoreUnreachable, and ArtifactDamaged where the object goes on after `size` bytes.
+        """
+        end = min(offset + length, size)
+        found = self.files.read(_key(digest), offset, end if end < size else size + 1)
+        if len(found) > end - offset:
+            raise ArtifactDamaged(self.path(digest), f"{size} bytes", "more")
+        return found
 
     def verify(self, digest: str, size: int, *, progress: Progress | None = None) -> None:
         """Read the object again and compare; ArtifactDamaged with both digests, or what read_at() raises."""

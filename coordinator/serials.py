@@ -3,6 +3,7 @@
 ::
 
     STATE_DIR/serials/FLEET_ID/models/MODEL.json    the highest serial that was active here (workers of one host and user share it)
+    STATE_DIR/serials/FLEET_ID/before/MODEL.json    the highest serial that trainers here know to have been active
     STATE_DIR/serials/FLEET_ID/used.json            the highest serial that was signed here
     STATE_DIR/serials/FLEET_ID/lock                 held while one of them is read, compared and written
 
@@ -27,8 +28,10 @@ from .manifest import Manifest, Size, check_name
 
 #: The greatest whole number that every reader of JSON, and Lua, holds exactly.
 MAX_SERIAL = 2**53
-#: Bytes of one of the files; what is larger is something else.
-MAX_FILE_BYTES = 4096
+#: Bytes of one of the files, of which 64 versions take 4288; what is larger is something else.
+MAX_FILE_BYTES = 8192
+#: Versions that are remembered of what was active: as many as Redis keeps ways back (KEPT_COMMITTED in lua/_candidate.lua).
+MAX_LEFT = 64
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -47,15 +50,19 @@ class Claim(msgspec.Struct, frozen=True):
         return cls(serial, manifest.version, "" if order is not None else manifest.way_back, is_rollback)
 
 
+_Version = Annotated[str, msgspec.Meta(max_length=64)]
+
+
 class Seen(msgspec.Struct, frozen=True):
     """The newest generation that was active here; `way_back`: the version that its trainer says was active before it. `back_serial`,
-    `back_version`: what was gone back to from it without a serial of its own."""
+    `back_version`: what was gone back to from it without a serial of its own. `left`: versions that were active before, oldest first."""
 
     serial: Size = 0
-    version: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    way_back: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    version: _Version = ""
+    way_back: _Version = ""
     back_serial: Size = 0
-    back_version: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    back_version: _Version = ""
+    left: tuple[_Version, ...] = ()
 
 
 class _Used(msgspec.Struct, frozen=True):
@@ -66,7 +73,8 @@ def judge(model: str, claim: Claim, seen: Seen, *, needs_order: bool) -> None:
     """Raises SerialTooLow or NotOrdered unless the claim may become, or stay, active on a host that has seen that much.
 
     The same number is the same content (a refresh, a restart, a heal). A lower one is let in as a rollback: by Redis's word where no
-    operator's key is set; else without an order only to the version that the trainer of the newest one has signed as its way back.
+    operator's key is set; else without an order only to the version that the trainer of the newest one has signed as its way back,
+    or where the newest is the same content (an order led to it, and does not count any more: its key was replaced).
     """
     if claim.serial > seen.serial or (claim.serial, claim.version) == (seen.serial, seen.version):
         return
@@ -74,14 +82,23 @@ def judge(model: str, claim: Claim, seen: Seen, *, needs_order: bool) -> None:
         return
     if not claim.is_rollback:
         raise SerialTooLow(model, claim.serial, seen.serial)
-    if needs_order and claim.version != seen.way_back:
+    if needs_order and claim.version not in (seen.way_back, seen.version):
         raise NotOrdered(model, claim.serial, seen.serial)
 
 
 def advanced(claim: Claim, seen: Seen) -> Seen:
-    """What is seen when a claim that `judge` let in has become active: the highest serial never falls."""
+    """What is seen when a claim that `judge` let in has become active: the highest serial never falls.
+
+    A way back is one step. Where it is a version that was left here before, somebody showed its trainer an old manifest as the active
+    one: it does not count. One that this host has not seen does: the host may have missed a publish.
+    """
     if claim.serial > seen.serial:
-        return Seen(claim.serial, claim.version, claim.way_back)
+        now = {seen.version, seen.back_version} - {""}
+        # The same content again has the same way back.
+        steps = now | {seen.way_back} if claim.version == seen.version else now
+        way_back = claim.way_back if claim.way_back in steps or claim.way_back not in seen.left else ""
+        left = [version for version in seen.left if version not in now] + sorted(now)
+        return Seen(claim.serial, claim.version, way_back, left=tuple(left[-MAX_LEFT:]))
     if (claim.serial, claim.version) == (seen.serial, seen.version):
         return seen
     return msgspec.structs.replace(seen, back_serial=claim.serial, back_version=claim.version)
@@ -114,6 +131,18 @@ class Serials:
             if (after := advanced(claim, before)) != before:
                 _write(path, after)
 
+    def highest_before(self, model: str) -> int:
+        """The highest serial that a trainer of this host and user knows to have been active."""
+        return _read(self._path_before(model), _Used).serial
+
+    def was_active(self, model: str, serial: int) -> None:
+        """Remembers it for `highest_before`; flushed when this returns."""
+        if serial <= self.highest_before(model):
+            return
+        with self._locked():
+            if serial > self.highest_before(model):
+                _write(self._path_before(model), _Used(serial))
+
     def next(self, *, above: int, now_us: int) -> int:
         """A number that no manifest was signed with here, above `above` and not below the time, in unix microseconds; flushed."""
         path = self._folder / "used.json"
@@ -126,6 +155,9 @@ class Serials:
 
     def _path(self, model: str) -> Path:
         return self._folder / "models" / f"{check_name(model)}.json"
+
+    def _path_before(self, model: str) -> Path:
+        return self._folder / "before" / f"{check_name(model)}.json"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -106,11 +106,19 @@ class EmbeddedServer:
 
     def pid(self) -> int | None:
         """Its process id, asked from the server itself; None when none answers."""
+        return self._figure("server", "process_id")
+
+    def connections(self) -> int:
+        """How many others are connected; 0 when none answers."""
+        return max(0, (self._figure("clients", "connected_clients") or 1) - 1)  # one of them asks this
+
+    def _figure(self, section: str, name: str) -> int | None:
+        """A number of INFO; None when none answers."""
         try:
-            info = self._speak("INFO", "server", timeout_s=PING_TIMEOUT_S)
+            info = self._speak("INFO", section, timeout_s=PING_TIMEOUT_S)
         except redis.RedisError:
             return None
-        found = re.search(rb"process_id:([0-9]+)", info)
+        found = re.search(rf"^{name}:([0-9]+)".encode(), info, re.MULTILINE)
         return int(found[1]) if found else None
 
     def run_foreground(self) -> int:

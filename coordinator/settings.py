@@ -240,6 +240,12 @@ def _positive(text: str) -> float:
     return value
 
 
+def _time_to_live(text: str) -> float | None:
+    if re.fullmatch(r"0+(\.0*)?", text.strip()):
+        return None
+    return _positive(text)
+
+
 def _count(text: str) -> int:
     try:
         value = int(text)
@@ -307,7 +313,8 @@ def _folders(text: str) -> tuple[Path, ...]:
 
 
 def _watch(text: str) -> tuple[str, ...]:
-    return tuple(item for item in text.split(os.pathsep) if item)
+    """Apart at each separator that is not within braces: {artifact:encoder,head} has one."""
+    return tuple(re.findall(rf"(?:\{{[^{{}}]*\}}|[^{os.pathsep}])+", text))
 
 
 def _proxies(text: str) -> int:
@@ -404,8 +411,8 @@ TABLE: tuple[Row, ...] = (
     Row(
         "cache_ttl_s",
         "GENLOCK_CACHE_TTL",
-        _positive,
-        "an unused model is dropped after this",
+        _time_to_live,
+        "an unused model is dropped after this; 0: never",
         ("M10D_CACHE_TTL",),
     ),
     Row("use_cache", "GENLOCK_USE_CACHE", flag, "false: every use loads (debugging)", ("M10D_USE_CACHE",)),

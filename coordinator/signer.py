@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from .errors import NotTrusted, UnknownKey, Unsigned
+from .errors import GenlockError, NotTrusted, UnknownKey, Unsigned
 from .keyring import Keyring
 from .manifest import Manifest, Order
 from .serials import Claim, Serials
@@ -40,31 +41,46 @@ class Signer:
     def published(
         self, manifest: Manifest, before: Manifest | None, others: Iterable[Manifest | None] = ()
     ) -> Manifest:
-        """The manifest, signed where there is a key. `before`: of what is active; `others`: of what may become so before it.
+        """The manifest, signed where there is a key. `before`: of what is active; `others`: of what was so, or may be before it.
 
         Of these only those count that are signed by a key that this process knows: anybody may have written a number there. Raises
         ManifestInvalid, SerialsUnreadable, StoreFull, ArtifactRefused.
         """
         if self._key is None:
             return manifest
-        vouched = [one for one in (before, *others) if one is not None and self._vouches(one)]
-        serial = self._next(one for found in vouched for one in (found.serial, self._claim(found).serial))
-        way_back = before.version if before is not None and before in vouched else ""
-        if before is not None and way_back == manifest.version:
-            way_back = before.way_back  # the same content again has the same way back
+        serial = self._next(self._highest(manifest.model, [before, *others]))
+        way_back = self._way_back(manifest, before)
         made = msgspec.structs.replace(manifest, fleet=self._fleet_id, serial=serial, way_back=way_back)
         return signed(made, self._key)
 
-    def goes_back(self, manifest: Manifest, *, left: int, before: Manifest | None, author: str) -> Manifest:
-        """The manifest of what is gone back to, with this key's order to do so. `left`: the active generation, `before`: its manifest.
+    def committed(self, manifest: Manifest) -> None:
+        """What this process has published is active: nothing older is a way back from what is signed here from now on."""
+        if self._key is None:
+            return
+        with suppress(GenlockError):  # the publish is done; the next one finds this one active, and writes it down
+            self._serials.was_active(manifest.model, manifest.serial)
+
+    def _way_back(self, manifest: Manifest, before: Manifest | None) -> str:
+        """The version that is active, if nothing newer is known to have been: an old manifest may have been written in its place."""
+        if before is None or not self._vouches(manifest.model, before):
+            return ""
+        serial = self._claim(before).serial
+        if serial < self._serials.highest_before(manifest.model):
+            return ""
+        self._serials.was_active(manifest.model, serial)
+        # The same content again has the same way back.
+        return before.version if before.version != manifest.version else before.way_back
+
+    def goes_back(self, manifest: Manifest, *, left: int, known: Iterable[Manifest | None], author: str) -> Manifest:
+        """The manifest of what is gone back to, with this key's order to do so. `left`: the active generation; `known`: the manifests
+        of what is and was active.
 
         Raises NotTrusted where this process's verify keys refuse that manifest, and what `published` raises.
         """
         assert self._key is not None
         if self._keyring.verify:
             check_signature(manifest, manifest.model, fleet_id=self._fleet_id, keys=self._keyring.verify)
-        known = before is not None and self._vouches(before)
-        serial = self._next([manifest.serial, *([self._claim(before).serial] if before is not None and known else [])])
+        serial = self._next(max(manifest.serial, self._highest(manifest.model, known)))
         order = Order(
             fleet=self._fleet_id,
             model=manifest.model,
@@ -77,13 +93,23 @@ class Signer:
         )
         return ordered(manifest, order, self._key)
 
-    def _next(self, above: Iterable[int]) -> int:
-        return self._serials.next(above=max(above, default=0), now_us=int(self._wall() * 1e6))
+    def _next(self, above: int) -> int:
+        return self._serials.next(above=above, now_us=int(self._wall() * 1e6))
 
-    def _vouches(self, manifest: Manifest) -> bool:
+    def _highest(self, model: str, manifests: Iterable[Manifest | None]) -> int:
+        """The highest serial of those that are vouched for. To check a signature takes 0.1 ms: the highest first, mostly it is the last."""
+        highest = 0
+        for one in sorted((one for one in manifests if one is not None), key=_told, reverse=True):
+            if _told(one) <= highest:
+                break
+            if self._vouches(model, one):
+                highest = max(highest, one.serial, self._claim(one).serial)
+        return highest
+
+    def _vouches(self, model: str, manifest: Manifest) -> bool:
         keys = self._keyring.verify | _own(self._key)
         try:
-            check_signature(manifest, manifest.model, fleet_id=self._fleet_id, keys=keys)
+            check_signature(manifest, model, fleet_id=self._fleet_id, keys=keys)
         except NotTrusted:
             return False
         return True
@@ -96,6 +122,11 @@ class Signer:
         except NotTrusted:
             return Claim.of(manifest, is_rollback=False, orders_count=False)
         return Claim.of(manifest, is_rollback=False, orders_count=True)
+
+
+def _told(manifest: Manifest) -> int:
+    """The highest serial in it, whoever wrote that."""
+    return max(manifest.serial, manifest.order.serial if manifest.order is not None else 0)
 
 
 def _own(key: KeyPair | None) -> VerifyKeys:

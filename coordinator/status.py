@@ -127,7 +127,7 @@ class Part(msgspec.Struct, frozen=True):
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """A row of a model's history. `outcome`: committed, rejected, aborted or candidate; `why`, `step`, `worker`: of a rejection;
     `rollback_of`: the generation whose content it has again; `seconds`, `workers`: see Flip; `artifacts`: the files that it is made of;
-    `metrics`: what training measured."""
+    `metrics`: what training measured; `created_at`: when its content was staged, so of a rollback long before `decided_at`."""
 
     generation: int
     version: str
@@ -144,6 +144,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     workers: dict[str, dict[str, Any]]
     artifacts: list[Part] = []
     metrics: dict[str, float] = {}
+    decided_at: float | None = None
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,6 +286,7 @@ def _generation(number: int, data: bytes | None, outcome: bytes | None, is_activ
         workers=workers_of(row),
         artifacts=_parts(manifest) if manifest else [],
         metrics=manifest.metrics if manifest else {},
+        decided_at=as_number(str(row.get("ended", ""))) / 1000 or None,
     )
 
 

@@ -138,6 +138,9 @@ class Store:
         """Remove a draft with all that is in it; one that is gone already is no error."""
         self._drafts.discard(folder)
 
+    def release(self) -> None:
+        """The publish that staged has ended: here nothing has to be done then."""
+
     @contextmanager
     def _temp_file(self) -> Iterator[tuple[Path, int]]:
         """A new file and its descriptor; removed at the end if it still has that name."""

@@ -26,20 +26,31 @@ SPARED_S = 3600.0
 LEAST_KEPT = 2
 
 
+class Use(msgspec.Struct, frozen=True, order=True):
+    """A generation that needs an object; 0: what waits as next."""
+
+    model: str
+    generation: int
+    active: bool = False
+
+
 class Needed(msgspec.Struct):
     """What manifests say of one object."""
 
     size: int
-    models: set[str]
+    uses: set[Use]
 
 
 class Damage(msgspec.Struct, frozen=True, kw_only=True):
-    """An object that is not what it should be. `path`: or its URL; `models`: whose generations need it; `aside`: where it was moved to."""
+    """An object that is not what it should be. `path`: or its URL; `generations`: those that need it, of `models`; `missing`: there is
+    none; `aside`: where it was moved to."""
 
     digest: str
     path: str
     why: str
     models: tuple[str, ...] = ()
+    generations: tuple[Use, ...] = ()
+    missing: bool = False
     aside: str | None = None
 
 
@@ -59,8 +70,13 @@ def needed_by(registry: Registry, keep: int | None = None) -> dict[str, Needed]:
         if manifest.golden is not None:
             parts.append(manifest.golden)
         for part in parts:
-            found.setdefault(part.digest, Needed(part.size, set())).models.add(model)
+            use = Use(model, generation, _is_active(generation, records.get(model)))
+            found.setdefault(part.digest, Needed(part.size, set())).uses.add(use)
     return found
+
+
+def _is_active(generation: int, record: Record | None) -> bool:
+    return record is not None and record.active is not None and record.active.gen == generation
 
 
 def _is_kept(generation: int, record: Record | None, keep: int) -> bool:
@@ -99,8 +115,16 @@ def _damage(store: AnyStore, digest: str, error: ArtifactError, needed: dict[str
         why = "it is missing: publish the checkpoint again"
     elif isinstance(error, ArtifactDamaged):
         why = f"expected {error.expected}, found {error.found}: publish the checkpoint again"
-    models = tuple(sorted(needed[digest].models)) if digest in needed else ()
-    return Damage(digest=digest, path=str(store.path(digest)), why=why, models=models, aside=aside)
+    uses = tuple(sorted(needed[digest].uses)) if digest in needed else ()
+    return Damage(
+        digest=digest,
+        path=str(store.path(digest)),
+        why=why,
+        models=tuple(dict.fromkeys(use.model for use in uses)),
+        generations=uses,
+        missing=isinstance(error, ArtifactMissing),
+        aside=aside,
+    )
 
 
 def gc(

@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from anyio import CapacityLimiter
+from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.datastructures import Headers
@@ -36,6 +37,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..coordinator.errors import GenlockError
 from ..coordinator.gate import RELAYED
+from ..coordinator.logs import set_up
 from .cache import Held, ModelCache, OnProgress
 from .headers import KEY, MIN_GENERATION
 from .routes import ROUTES, Asked, Route, of_error
@@ -46,6 +48,9 @@ _log = logging.getLogger("genlock.worker")
 
 #: Threads for routes that wait, apart from those of endpoints: a probe or a clear is not kept back by requests for a cold model.
 ROUTE_THREADS = 4
+#: Threads of one event loop in which `async with` waits, as many as AnyIO has for endpoints. Those would all be taken by requests for one
+#: cold model, and no `def` endpoint would be answered any more.
+WAIT_THREADS = 40
 #: Seconds that shutting down waits for a prewarm that is under way; it has been told by then.
 CLOSE_S = 2.0
 
@@ -60,6 +65,8 @@ class _Asking(NamedTuple):
 
 
 _asking: ContextVar[_Asking] = ContextVar("genlock_asking")
+#: What counts the threads that wait, of each event loop: one must not be used from two.
+_limiter: RunVar[CapacityLimiter] = RunVar("genlock_waiters")
 
 
 def init_app(app: FastAPI, cache: ModelCache) -> None:
@@ -76,12 +83,14 @@ def lifespan(
 
     The app answers at once, `/livez` before torch is imported, and `/readyz` says when the models are there; with `wait` it takes no
     request before (at most `max_wait_s`: then it comes up unready). `on_progress(model, done, all)`: see ModelCache.prewarm; it is
-    called on a thread. What cannot be loaded is logged, and keeps neither the app nor the other models back.
+    called on a thread. What cannot be loaded is logged, and keeps neither the app nor the other models back. Where the app has not set up
+    logging, genlock's lines go to stderr as GENLOCK_LOG says.
     """
 
     @asynccontextmanager
     async def living(_: FastAPI) -> AsyncIterator[None]:
         own = CapacityLimiter(1)  # the threads of endpoints may all be waiting
+        set_up(cache.settings.log)  # uvicorn sets up its own lines only
         cache.open()
         warming = threading.Thread(target=_prewarm, args=(cache, on_progress), name="genlock-prewarm", daemon=True)
         warming.start()
@@ -159,7 +168,7 @@ class Block(Generic[T]):
     async def __aenter__(self) -> T:
         cache, used = self._asking
         held = used.at_once(cache, *self._models)
-        self._held = await run_sync(self._wait) if held is None else held
+        self._held = await run_sync(self._wait, limiter=_waiters()) if held is None else held
         return self._give(self._held)
 
     async def __aexit__(
@@ -181,6 +190,16 @@ def _here() -> _Asking:
         raise RuntimeError(
             "no request is being answered by an app that init_app(app, cache) has prepared: say use(model, cache=cache)"
         ) from None
+
+
+def _waiters() -> CapacityLimiter:
+    """Of the event loop that calls."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        limiter = CapacityLimiter(WAIT_THREADS)
+        _limiter.set(limiter)
+        return limiter
 
 
 def _is_loop() -> bool:
@@ -206,7 +225,7 @@ class Telling:
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
-                used.ended(failed=message["status"] >= 500)
+                used.answered(failed=message["status"] >= 500)
                 told = [(name.lower().encode(), value.encode()) for name, value in used.told()]
                 message["headers"] = [*message.get("headers", ()), *told]
             await send(message)
@@ -215,7 +234,7 @@ class Telling:
         try:
             return await self._app(scope, receive, tell)
         except Exception:
-            used.ended(failed=True)
+            used.answered(failed=True)
             raise
         finally:
             _asking.reset(before)

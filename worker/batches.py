@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..coordinator.errors import DoesNotFit, GenlockError, LoadFailed, Misuse, NotReady, Unavailable
+from ..coordinator.clock import clock
+from ..coordinator.errors import BadInput, DoesNotFit, GenlockError, LoadFailed, Misuse, NotReady, Unavailable
 from ..coordinator.fleet import Fleet
 from .cache import Held, ModelCache
 from .checkpoint import Checkpoint
@@ -37,6 +38,9 @@ _NO_BUILD = (
     'it holds weights and no program: say what they belong to, as in EVALUATION_CONFIG["build"] = build, a function that makes the'
     " module of a name"
 )
+
+#: What is said of a new file that nobody waits for.
+_LATER = "it is not known to be written to its end yet: it joins when it is whole"
 
 #: What makes the module of a file: a function of its name, or name → loader (see loaders). None: the files are exported programs.
 Build = Callable[[str], Any] | Mapping[str, Any] | None
@@ -74,8 +78,11 @@ class BatchCache(ModelCache):
         self._batches_lock = threading.Lock()
         self._looker: threading.Thread | None = None
         self._look = threading.Event()
-        # Of the thread that looks: model → the generation of it that cannot be loaded; signature → what was said of it last.
+        #: Model → the generation of it that cannot be loaded here, which the thread that looks does not try again.
         self._unfit: dict[str, int] = {}
+        #: Models of batches that no worker had loaded when the batch was looked up, or not well. Replaced as a whole.
+        self._doubtful: frozenset[str] = frozenset()
+        #: Signature or model → what was said of it last. Written without a lock, as the one above: at worst it is said twice.
         self._said: dict[str, str] = {}
 
     def _new_lookout(self) -> Lookout:
@@ -84,9 +91,11 @@ class BatchCache(ModelCache):
     # --- for requests ------------------------------------------------------------------------------------------------
 
     def batch(self, rqa_sig: str) -> Batch:
-        """The models of a signature. At its first use in this process, files are published that the fleet has no generation of.
+        """The models of a signature. At its first use in this process, files are published that the fleet has no generation of; those that
+        are no good are left out, and said.
 
-        Raises UnknownSignature (no file here, no model in the fleet), BadInput, DoesNotFit, and what a publish raises.
+        Raises UnknownSignature (no file here, no model in the fleet), BadInput, DoesNotFit; and where nothing is left, what a publish
+        raises, or NotReady.
         """
         found = self.batches.get(rqa_sig)
         return self._begin_batch(rqa_sig) if found is None else found
@@ -95,28 +104,122 @@ class BatchCache(ModelCache):
         """The views of these by `use_many`, this cache's or a request's; told to the journal."""
         before = {} if self._debug is not None else self.views
         held = use_many(*models)
+        if self._doubtful:
+            with self._batches_lock:
+                self._doubtful -= set(models)
         for view in held:
             if view.model in before:
                 self.journal.hit(view.model, view.generation)
         return held
 
+    def gives_up(self, rqa_sig: str, error: NotReady) -> bool:
+        """A use of the signature ended in that. Whether another one may do better, because the model is left out of its batch: no worker
+        was known to load it, and this one cannot. Of the last one the error says what is wrong."""
+        generation = self._failed_generation(error.model)
+        with self._batches_lock:
+            batch = self.batches.get(rqa_sig, {})
+            if error.model not in batch.values():
+                return error.model in self._unfit  # another request was faster
+            if generation is None or error.model not in self._doubtful or len(batch) == 1:
+                return False
+            self._unfit[error.model] = generation  # before the thread that looks sees that it is missing
+            left = {name: model for name, model in batch.items() if model != error.model}
+            self.batches = {**self.batches, rqa_sig: left}
+        self._leave_out(error.model, error.why)
+        self.invalidate(error.model)
+        return True
+
+    def _failed_generation(self, model: str) -> int | None:
+        """The generation of it that is active and could not be loaded here."""
+        slot = self._running().agent.slots.get(model)
+        return slot.told.key[0] if slot is not None and slot.told is not None and slot.has_failed else None
+
+    def members(self, rqa_sig: str) -> Batch:
+        """What the signature consists of now: the files of this host, loaded or not; where it has none, the fleet's models.
+
+        Raises UnknownSignature, BadInput, DoesNotFit, Unavailable.
+        """
+        models = self._files_of(rqa_sig)
+        if not models:
+            with self.another_fleet() as fleet:
+                models = _models_of(rqa_sig, _known(fleet, rqa_sig))
+        if not models:
+            raise self._unknown(rqa_sig)
+        return models
+
+    def _files_of(self, rqa_sig: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        refused: BadInput | None = None
+        for name in self.files.names(rqa_sig):
+            try:
+                found[name] = model_of(rqa_sig, name)
+            except BadInput as error:
+                self._leave_out(f"{rqa_sig}/{name}", str(error))
+                refused = error
+        if refused is not None and not found:
+            raise refused
+        self._check_number(rqa_sig, len(found))
+        return found
+
     def _begin_batch(self, rqa_sig: str) -> Batch:
-        names = self.files.names(rqa_sig)
-        models = {name: model_of(rqa_sig, name) for name in names}
-        self._check_number(rqa_sig, len(models))
+        """A file that cannot be published is left out: it would take its whole batch along. So is what cannot be loaded: see gives_up."""
+        models = self._files_of(rqa_sig)
         try:
             with self.another_fleet() as fleet:
                 known = _known(fleet, rqa_sig)
-                for name in names:
-                    if name not in known:
-                        publish_file(fleet, models[name], self.files.path(rqa_sig, name), note="first use")
-        except NotReady:
-            raise
+                left_out = self._publish_new(fleet, rqa_sig, {n: m for n, m in models.items() if n not in known}, known)
         except Unavailable:
             if not models:
                 raise
             return models  # what this host has kept of them may answer, marked as stale; next time the fleet is asked again
-        return self._add(rqa_sig, names or known)
+        models = {n: m for n, m in (models or _models_of(rqa_sig, known)).items() if m not in left_out}
+        if left_out and not models:
+            raise next(iter(left_out.values()))
+        return self._add_doubtful(rqa_sig, models, known)
+
+    def renew(self, rqa_sig: str, models: Batch) -> None:
+        """The batch is those of `models` that the fleet has a generation of by now: after a refresh."""
+        with self.another_fleet() as fleet:
+            known = _known(fleet, rqa_sig)
+        self.forget(rqa_sig)
+        if there := {name: model for name, model in models.items() if name in known}:
+            self._add_doubtful(rqa_sig, there, known)
+
+    def _add_doubtful(self, rqa_sig: str, models: Batch, known: Mapping[str, Known]) -> Batch:
+        with self._batches_lock:
+            self._doubtful |= {m for n, m in models.items() if n not in known or known[n].is_doubtful}
+        return self._add(rqa_sig, models)
+
+    def _publish_new(
+        self, fleet: Fleet, rqa_sig: str, models: Batch, known: Mapping[str, Known]
+    ) -> dict[str, GenlockError]:
+        """Publishes files that the fleet has no generation of. Model → error, of those that cannot be.
+
+        A file that somebody writes is waited for, all of them together for `max_wait_s`; not at all where the other models of the signature
+        can answer, and it is noticed when it is whole.
+        """
+        is_noticed = bool(known) and self.settings.check_mtime
+        until = clock() + (0.0 if is_noticed else self.settings.max_wait_s)
+        found: dict[str, GenlockError] = {}
+        for name, model in models.items():
+            path = self.files.path(rqa_sig, name)
+            try:
+                publish_file(fleet, model, path, note="first use", timeout_s=max(0.0, until - clock()))
+            except GenlockError as error:
+                if isinstance(error, Unavailable) and not isinstance(error, NotReady):
+                    raise
+                self._leave_out(model, _LATER if is_noticed and isinstance(error, NotReady) else str(error))
+                found[model] = error
+        return found
+
+    def _leave_out(self, model: str, why: str) -> None:
+        if self._is_news(model, why):
+            _log.warning("%s is left out of its batch, because %s", model, why)
+
+    def _is_news(self, subject: str, why: str) -> bool:
+        """Once for each cause: it is looked every second."""
+        before, self._said[subject] = self._said.get(subject), why
+        return why != before
 
     def _check_number(self, rqa_sig: str, count: int) -> None:
         most = self.settings.max_models
@@ -126,14 +229,17 @@ class BatchCache(ModelCache):
 
     def _add(self, rqa_sig: str, names: Iterable[str]) -> Batch:
         with self._batches_lock:
-            batch = {name: model_of(rqa_sig, name) for name in sorted({*names, *self.batches.get(rqa_sig, ())})}
+            batch = _models_of(rqa_sig, sorted({*names, *self.batches.get(rqa_sig, ())}))
             if not batch:
-                why = f"no file of it in {self.files.folder / rqa_sig}, and the fleet has no model of it"
-                raise UnknownSignature(rqa_sig, why)
+                raise self._unknown(rqa_sig)
             self._check_number(rqa_sig, len(batch))
             self.batches = {**self.batches, rqa_sig: batch}
             self._begin_looking()
         return batch
+
+    def _unknown(self, rqa_sig: str) -> UnknownSignature:
+        why = f"no file of it in {self.files.folder / rqa_sig}, and the fleet has no model of it"
+        return UnknownSignature(rqa_sig, why)
 
     # --- for people ----------------------------------------------------------------------------------------------------
 
@@ -178,13 +284,8 @@ class BatchCache(ModelCache):
                 try:
                     self._add_new(rqa_sig)
                 except GenlockError as error:
-                    self._say(rqa_sig, str(error))
-
-    def _say(self, rqa_sig: str, why: str) -> None:
-        """Once for each cause: it is looked every second."""
-        if self._said.get(rqa_sig) != why:
-            self._said[rqa_sig] = why
-            _log.warning("signature %s: what is new of it cannot be used: %s", rqa_sig, why)
+                    if self._is_news(rqa_sig, str(error)):
+                        _log.warning("signature %s: what is new of it cannot be used: %s", rqa_sig, error)
 
     def _add_new(self, rqa_sig: str) -> None:
         """Adds the files to a batch that have become models of the fleet, once this worker has loaded them."""
@@ -194,21 +295,22 @@ class BatchCache(ModelCache):
         with self.another_fleet() as fleet:
             known = _known(fleet, rqa_sig)
         self._check_number(rqa_sig, len(self.batches.get(rqa_sig, ())) + len(new & known.keys()))
-        loaded = {name for name in new & known.keys() if self._can_load(model_of(rqa_sig, name), known[name])}
+        loaded = {
+            name for name in new & known.keys() if self._can_load(model_of(rqa_sig, name), known[name].generation)
+        }
         if loaded:
             self._add(rqa_sig, loaded)
 
     def _can_load(self, model: str, generation: int) -> bool:
-        """Whether a model that nobody has asked for yet can be answered from: a bad one would take its whole batch along."""
+        """Whether a model that nobody has asked for yet can be answered from."""
         if self._unfit.get(model) == generation:
             return False
-        if self._running().ask((model,), self.settings.max_wait_s).views is not None:
-            return True
-        self._unfit[model] = generation
-        why = self._running().error_of(model)
-        _log.warning("%s is left out of its batch, because generation %d cannot be loaded: %s", model, generation, why)
-        self.invalidate(model)
-        return False
+        question = self._running().ask((model,), self.settings.max_wait_s)
+        if question.views is None and question.error is not None:
+            self._unfit[model] = generation
+            self._leave_out(model, question.error.why)
+            self.invalidate(model)
+        return question.views is not None
 
     # --- what becomes of models --------------------------------------------------------------------------------------------
 
@@ -237,10 +339,26 @@ class BatchCache(ModelCache):
                 self._look.set()
 
 
-def _known(fleet: Fleet, rqa_sig: str) -> dict[str, int]:
-    """The names of a signature that the fleet has an active generation of, and its number."""
-    found = {parts_of(model): record.active for model, record in fleet.snapshot().models.items()}
-    return {parts[1]: active.gen for parts, active in found.items() if parts and parts[0] == rqa_sig and active}
+class Known(NamedTuple):
+    """What the fleet has of a model: its active generation; whether nobody has loaded it yet, or somebody has found it bad (and there is
+    none to go back to)."""
+
+    generation: int
+    is_doubtful: bool
+
+
+def _known(fleet: Fleet, rqa_sig: str) -> dict[str, Known]:
+    """The names of a signature that the fleet has an active generation of."""
+    found: dict[str, Known] = {}
+    for model, record in fleet.snapshot().models.items():
+        parts, active = parts_of(model), record.active
+        if active is not None and parts is not None and parts[0] == rqa_sig:
+            found[parts[1]] = Known(active.gen, active.unproven or active.poison in record.poison)
+    return found
+
+
+def _models_of(rqa_sig: str, names: Iterable[str]) -> dict[str, str]:
+    return {name: model_of(rqa_sig, name) for name in names}
 
 
 def _program(checkpoint: Checkpoint) -> Any:

@@ -101,7 +101,7 @@ def _telling(app: WSGIApplication) -> WSGIApplication:
             used: Used | None = environ.get(_USED)
             if used is None:
                 return start_response(status, headers, error)
-            used.ended(failed=status[:1] == "5")
+            used.answered(failed=status[:1] == "5")
             return start_response(status, [*headers, *used.told()], error)
 
         return app(environ, start)

@@ -100,11 +100,20 @@ class ModelEvaluator:
 
     def _use(self, rqa_sig: str, name: str | None = None) -> dict[str, View]:
         try:
-            return self._hold(rqa_sig, name)
+            return self._hold_good(rqa_sig, name)
         except UnknownModel:
             pass
         self.cache.forget(rqa_sig)  # the fleet has lost them, or is another one: they are published again
-        return self._hold(rqa_sig, name)
+        return self._hold_good(rqa_sig, name)
+
+    def _hold_good(self, rqa_sig: str, name: str | None) -> dict[str, View]:
+        """Without new models that are no good: each try leaves one out."""
+        while True:
+            try:
+                return self._hold(rqa_sig, name)
+            except NotReady as error:
+                if name is not None or not self.cache.gives_up(rqa_sig, error):
+                    raise
 
     def _hold(self, rqa_sig: str, name: str | None) -> dict[str, View]:
         batch = self.cache.batch(rqa_sig)
@@ -137,14 +146,15 @@ class ModelEvaluator:
         Waits for the fleet, at most about `timeout` seconds (default: `prepare_timeout_s`). Raises UnknownSignature, BadInput, Unavailable.
         """
         until = clock() + (timeout or self.cache.settings.prepare_timeout_s)
-        self.cache.forget(rqa_sig)
+        members = self.cache.members(rqa_sig)
         models: dict[str, str] = {}
         results = []
-        for name, model in self.cache.batch(rqa_sig).items():
+        for name, model in members.items():
             left_s = max(MIN_WAIT_S, until - clock())
             with self.cache.another_fleet(prepare_timeout_s=left_s) as fleet:
                 models[name], result = _refresh(fleet, model, self.cache.files.path(rqa_sig, name), left_s)
             results.append(result)
+        self.cache.renew(rqa_sig, members)
         return Refreshed(models, _merged(rqa_sig, results))
 
     # --- what people see -------------------------------------------------------------------------------------------------
@@ -159,7 +169,7 @@ class ModelEvaluator:
         stats = self.cache.get_detailed_stats()
         figures = stats["models"]
         return {
-            "config": {key: self.config[key] for key in _SETTINGS},
+            "config": {key: getattr(self.cache.settings, name) for key, name in _SETTINGS.items()},
             "signatures": {sig: self._status(batch, figures) for sig, batch in self.cache.batches.items()},
             "hits": stats["hits"],
             "misses": stats["misses"],
@@ -209,7 +219,8 @@ def _seconds(mtime_ns: int) -> float:
 
 
 class Refreshed(NamedTuple):
-    """`models`: name → published (the file was another), refreshed or failed; `result`: of all workers and models."""
+    """`models`: name → published (the file was another), refreshed, kept (its file was refused or rolled back from, and has not changed
+    since: what is active was loaded afresh) or failed; `result`: of all workers and models."""
 
     models: Mapping[str, str]
     result: TaskResult
@@ -217,16 +228,15 @@ class Refreshed(NamedTuple):
 
 def _refresh(fleet: Fleet, model: str, path: Path, timeout_s: float) -> tuple[str, TaskResult]:
     try:
-        if (
-            path.exists()
-            and publish_file(fleet, model, path, note="refresh", timeout_s=timeout_s).outcome != "unchanged"
-        ):
+        offered = publish_file(fleet, model, path, note="refresh", timeout_s=timeout_s) if path.exists() else None
+        if offered is not None and offered.outcome != "unchanged":
             return "published", TaskResult(kind="refresh", model=model, asked=0, done={}, failed={}, silent=())
         result = fleet.refresh(model, timeout=timeout_s)
-    except (NotCommitted, ArtifactError, NotReady, OutcomeUnknown) as error:
+        is_kept = offered is not None and offered.version != fleet.model(model).version
+    except (NotCommitted, ArtifactError, NotReady, OutcomeUnknown, UnknownModel) as error:
         why = {model: str(error)}
         return "failed", TaskResult(kind="refresh", model=model, asked=0, done={}, failed=why, silent=())
-    return "refreshed" if result.ok else "failed", result
+    return ("kept" if is_kept else "refreshed") if result.ok else "failed", result
 
 
 def _merged(rqa_sig: str, results: list[TaskResult]) -> TaskResult:
@@ -262,8 +272,7 @@ def _config() -> dict[str, Any]:
 def _applied(config: Mapping[str, Any], settings: Settings) -> Settings:
     """`settings` with what the configuration says. A time to live of 0 or None is none."""
     given = {name: config[key] for key, name in _SETTINGS.items()}
-    ttl_s = given.pop("cache_ttl_s") or None
-    return replace(settings, cache_ttl_s=None).with_arguments(**given, cache_ttl_s=ttl_s)
+    return replace(settings, cache_ttl_s=None).with_arguments(**given)
 
 
 def __getattr__(name: str) -> Any:

@@ -19,12 +19,9 @@ import fcntl
 import logging
 import os
 import stat
-import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,11 +32,11 @@ from ..coordinator.disk import Progress, explained, make_folder
 from ..coordinator.errors import ArtifactError, DoesNotFit, StoreFull, StoreUnreachable
 from ..coordinator.filesystem import kind_of
 from ..coordinator.manifest import Manifest
-from ..coordinator.priority import low_priority
 from ..coordinator.settings import Settings
 from ..coordinator.store import OBJECT_MODE, Store
 from .evict import Kept, evicted
 from .hostwork import one_of, stop_if
+from .pieces import LOOK_S, in_order
 
 if TYPE_CHECKING:
     from ..coordinator.store import AnyStore
@@ -54,8 +51,6 @@ PAUSES_S = (0.1, 0.4, 1.6)
 #: Share of the file system that holds the state folder which the cache may take, where no other bound is set: two generations of a model
 #: that fills a tenth, with most of the disk left to everybody else.
 SHARE = 0.2
-#: Seconds between two looks at whether a piece is still wanted.
-LOOK_S = 0.1
 
 
 def near(store: AnyStore, settings: Settings) -> Store:
@@ -154,13 +149,15 @@ class HostCache(Store):
 
     def _bring(self, part: Path, digest: str, size: int, cancelled: Callable[[], bool], told: Progress) -> None:
         """Appends to `part` what it lacks."""
-        start = _size(part) if _size(part) <= size else 0
+        if _size(part) > size:
+            part.unlink()
+        start = done = _size(part)
+        told(done, size)
+        if start == size:  # its worker died just before it got its name; it may be read-only already
+            return
         began = time.monotonic()
         _log.info("fetching %s: %d of %d bytes from %s", digest[:12], size - start, size, self.origin.root)
-        with part.open("r+b" if start else "wb") as file:
-            file.seek(start)
-            done = start
-            told(done, size)
+        with part.open("ab") as file:
             for piece in self._pieces(digest, size, start, cancelled):
                 file.write(piece)
                 file.flush()  # what has come is not fetched again, however this process ends
@@ -173,26 +170,16 @@ class HostCache(Store):
 
     def _pieces(self, digest: str, size: int, start: int, cancelled: Callable[[], bool]) -> Iterator[bytes]:
         """The object from `start` on, in order; several pieces are on their way at the same time."""
-        offsets = deque(range(start, size, PIECE_BYTES))
-        coming: deque[Future[bytes]] = deque()
-        ended = threading.Event()  # nobody takes the pieces any more that are still on their way
-        pool = ThreadPoolExecutor(TOGETHER, thread_name_prefix="genlock-fetch", initializer=low_priority)
+        ended = False  # nobody takes the pieces any more that are still on their way
 
-        def unwanted() -> bool:
-            return ended.is_set() or cancelled()
+        def piece(offset: int) -> bytes:
+            return self._piece(digest, size, offset, lambda: ended or cancelled())
 
         try:
-            while offsets or coming:
-                while offsets and len(coming) < TOGETHER:
-                    coming.append(pool.submit(self._piece, digest, size, offsets.popleft(), unwanted))
-                piece = coming.popleft()
-                while not wait([piece], timeout=LOOK_S).done:
-                    stop_if(cancelled)
-                stop_if(cancelled)
-                yield piece.result()
+            offsets = range(start, size, PIECE_BYTES)
+            yield from in_order(piece, offsets, together=TOGETHER, waiting=lambda: stop_if(cancelled))
         finally:
-            ended.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            ended = True
 
     def _piece(self, digest: str, size: int, offset: int, unwanted: Callable[[], bool]) -> bytes:
         wanted = min(PIECE_BYTES, size - offset)
@@ -223,8 +210,8 @@ class HostCache(Store):
             coming = sum(
                 size for digest, size in held.items() if digest not in {one.digest for one in kept if one.whole}
             )
-            kept = [one for one in kept if one.whole or one.digest not in held]
             bound = self._bound(kept)
+            kept = [one for one in kept if one.whole or one.digest not in held]
             victims = evicted(kept, held.keys(), over=sum(one.size for one in kept) + coming - bound)
             if victims is None:
                 self._loading = before
@@ -245,7 +232,7 @@ class HostCache(Store):
         )
 
     def _bound(self, kept: list[Kept]) -> int:
-        """Bytes that the cache may have: no more than are set, and no more than fit on the disk."""
+        """Bytes that the cache may have: no more than are set, and no more than fit on the disk. `kept`: all that it has there."""
         room = os.statvfs(self.all)
         most = self._max_bytes or int(SHARE * room.f_blocks * room.f_frsize)
         return min(most, sum(one.size for one in kept) + room.f_bavail * room.f_frsize)

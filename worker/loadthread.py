@@ -67,6 +67,8 @@ class LoadThread:
         self._cancelled: set[int] = set()  # ids of jobs; added to by the runtime's thread, read here: adding is atomic
         self._thread: threading.Thread | None = None
         self._closing = False
+        # For the host cache, by the loading thread: the objects of what is held, as was said last; of what was reported and not yet said.
+        self._held, self._given = frozenset[str](), list[frozenset[str]]()
         #: What is being loaded now, for people: model → generation, step, since (unix s); of a fetch also done and total (bytes). Replaced
         #: as a whole by this thread.
         self.loading: Mapping[str, Mapping[str, Any]] = {}
@@ -86,9 +88,24 @@ class LoadThread:
         self._queue.put(_Chore(action, is_owed))
 
     def holds(self, digests: frozenset[str]) -> None:
-        """What this process has loaded: the cache of the host keeps these for it, where there is one."""
+        """What this process has loaded: the cache of the host keeps these for it, where there is one; and what was reported and is not yet
+        among what was said here."""
         if isinstance(self._store, HostCache):
-            self.chore(partial(self._store.holds, digests))
+            self.chore(partial(self._hold, digests))
+
+    def _hold(self, digests: frozenset[str]) -> None:
+        self._held = digests
+        self._given = [given for given in self._given if not given <= digests]
+        self._say_held()
+
+    def _give(self, loaded: Loaded) -> None:
+        """It is held from now on. Whoever gets it says so later, and a load may come before that, for which room is made."""
+        self._given.append(loaded.digests)
+        _quietly(self._say_held)
+
+    def _say_held(self) -> None:
+        if isinstance(self._store, HostCache):
+            self._store.holds(self._held.union(*self._given))
 
     def close(self, timeout_s: float) -> None:
         """Ends after what is being done, or goes on alone (it is a daemon) when that takes longer."""
@@ -142,6 +159,8 @@ class LoadThread:
             enters=partial(self._enter, job.model, generation, time.time()),
             fetched=partial(self._fetched, job.model),
         )
+        if isinstance(self._store, HostCache):
+            self._give(loaded)
         return Done(job, (generation, manifest.version), loaded, manifest)
 
     def _enter(self, model: str, generation: int, since: float, step: str) -> None:

@@ -46,7 +46,7 @@ class Lookout:
         self._thread: threading.Thread | None = None
         what = ", ".join([*sorted(named.files), *settings.watch, *(more or ())])
         #: Said in the log and in /readyz.
-        self.notice = f"GENLOCK_CHECK_MTIME=true, one worker of each host looks at the files of {what}"
+        self.notice = f"files are looked at (GENLOCK_CHECK_MTIME), by one worker of this host: {what}"
         if not self._parts:
             self.notice = (
                 "GENLOCK_CHECK_MTIME=true, but neither sources= nor GENLOCK_WATCH names a file: nothing is looked at"
@@ -81,7 +81,7 @@ def _parts_of(named: Named, watch: tuple[str, ...]) -> dict[str, Sources]:
     parts: dict[str, Sources] = {
         f"{model}: {sorted(files.items())}": Named({model: files}) for model, files in named.files.items()
     }
-    return parts | {pattern.key: Patterned([pattern]) for pattern in patterns_of(watch)}
+    return parts | {pattern.key: Patterned([pattern], but=named.files) for pattern in patterns_of(watch)}
 
 
 class Elected:
@@ -130,7 +130,8 @@ class Elected:
             OSError
         ) as error:  # a state folder that cannot be written: then every worker looks, which is only more work
             _log.debug("the lock of a source: %s", error)
-        self._ours.add(key)
+        else:
+            self._ours.add(key)
         return True
 
 

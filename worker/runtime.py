@@ -451,7 +451,9 @@ class Runtime:
         seconds = {phase: round(s, 6) for phase, s in phases.items()}
         before = command.before[0] if command.before else None
         facts = self._facts("flipped", command.model, command.after, before=before, seconds=seconds)
-        _log.info("model %s: generation %s is active here", command.model, command.after[0], extra=facts)
+        slot = self.agent.slots.get(command.model)
+        where = "here" if slot is not None and command.after in slot.handles else "in the fleet, and not loaded yet"
+        _log.info("model %s: generation %s is active %s", command.model, command.after[0], where, extra=facts)
 
     def _take_done(self, done: Done) -> None:
         job = done.job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -26,21 +27,18 @@ class TrainedFiles:
         return self.folder / check_part(rqa_sig, "rqa_sig") / f"{check_part(name, 'name')}{SUFFIX}"
 
     def names(self, rqa_sig: str) -> tuple[str, ...]:
-        """The names of a signature that have a file now, sorted; none where there is no such folder, or this host does not see it."""
-        return tuple(name for name, _ in _files(self.folder / check_part(rqa_sig, "rqa_sig")))
+        """The names of a signature that have a file now, sorted; none where there is no such folder, or this host does not see it. What a
+        link leads to is seen when it is read: every worker asks this often, and no file is asked for here."""
+        folder = _entries(self.folder / check_part(rqa_sig, "rqa_sig"))
+        return tuple(_name(entry) for entry in folder if _is_trained(entry))
 
     def look(self) -> Found:
         """What is there now; a file whose model's name would be too long is left out, and said."""
         found = Found(folders={self.folder})
-        for folder in filter(Path.is_dir, _entries(self.folder)):
-            found.folders.add(folder)
-            for name, path in _files(folder):
-                try:
-                    model = model_of(folder.name, name)
-                except BadInput as error:
-                    found.oddities[str(path)] = f"{path} is left alone: {error}"
-                else:
-                    found.files[model] = {ONLY: File(path, _identity_of(path))}
+        for folder in _entries(self.folder):
+            if folder.is_dir():
+                found.folders.add(Path(folder.path))
+                _look_into(folder, found)
         return found
 
     def concerns(self, path: Path) -> bool:
@@ -48,23 +46,34 @@ class TrainedFiles:
         return self.folder.is_relative_to(path) or path.parent == self.folder or path.parent.parent == self.folder
 
 
-def _files(folder: Path) -> list[tuple[str, Path]]:
-    """Name and path. Hidden ones are what a writer has not renamed yet; an empty one has just been opened by a writer."""
-    found = [path for path in _entries(folder) if path.name.endswith(SUFFIX) and not path.name.startswith(".")]
-    return [(path.name.removesuffix(SUFFIX), path) for path in found if path.is_file()]
+def _look_into(folder: os.DirEntry[str], found: Found) -> None:
+    for entry in filter(_is_trained, _entries(folder)):
+        path = Path(entry.path)
+        try:
+            model, status = model_of(folder.name, _name(entry)), path.stat()
+        except BadInput as error:
+            found.oddities[str(path)] = f"{path} is left alone: {error}"
+        except OSError:  # gone meanwhile, or a link that leads nowhere
+            continue
+        else:
+            if stat.S_ISREG(status.st_mode):
+                # An empty one has just been opened by a writer.
+                found.files[model] = {ONLY: File(path, FileIdentity.of(status) if status.st_size else None)}
 
 
-def _entries(folder: Path) -> list[Path]:
+def _is_trained(entry: os.DirEntry[str]) -> bool:
+    """By what the folder says, without a look at the file. Hidden ones are what a writer has not renamed yet."""
+    is_hidden, is_folder = entry.name.startswith("."), entry.is_dir(follow_symlinks=False)
+    return entry.name.endswith(SUFFIX) and not is_hidden and not is_folder
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name.removesuffix(SUFFIX)
+
+
+def _entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     try:
-        return sorted(folder.iterdir())
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError:  # gone, no folder, not readable: nothing to be found there now
         return []
-
-
-def _identity_of(path: Path) -> FileIdentity | None:
-    """None: it is empty, or gone."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return FileIdentity.of(found) if stat.S_ISREG(found.st_mode) and found.st_size else None

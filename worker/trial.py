@@ -111,7 +111,7 @@ class Arms:
 class Counted(View):
     """A view of one request: it is counted when its block ends, or when `ended` is called."""
 
-    __slots__ = ("_began", "_group", "_is_over")
+    __slots__ = ("_began", "_group", "is_over")
 
     def __init__(self, view: View, group: Group) -> None:
         super().__init__(
@@ -125,7 +125,7 @@ class Counted(View):
             used_at=view.used_at,
             bytes=view.bytes,
         )
-        self._group, self._began, self._is_over = group, clock(), False
+        self._group, self._began, self.is_over = group, clock(), False
         group.requests += 1
 
     def score(self, value: float) -> None:
@@ -134,8 +134,8 @@ class Counted(View):
 
     def ended(self, *, failed: bool) -> None:
         """The request is over; only the first time counts."""
-        if not self._is_over:
-            self._is_over = True
+        if not self.is_over:
+            self.is_over = True
             self._group.ended(max(0.0, clock() - self._began), failed=failed)
 
     def __exit__(

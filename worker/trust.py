@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from ..coordinator.errors import NotTrusted
+from ..coordinator.errors import NotTrusted, WrongOrder
 from ..coordinator.keyring import Keyring
 from ..coordinator.manifest import Manifest, decode
 from ..coordinator.serials import Claim, Seen, Serials, advanced, judge
@@ -44,9 +44,8 @@ class Trust:
         if not self:
             return
         try:
-            claim = self._claim(model, manifest, rollback)
-            for seen in (self._serials.seen(model), self._seen.get(model, Seen())):
-                judge(model, claim, seen, needs_order=bool(self._keyring.operators))
+            check_signature(manifest, model, fleet_id=self._fleet_id, keys=self._keyring.verify)
+            self._judge(model, manifest, rollback)
         except NotTrusted as error:
             if self._last.get(model) != (generation, error.outcome):
                 self._last[model] = generation, error.outcome
@@ -54,17 +53,29 @@ class Trust:
             raise
         self._last.pop(model, None)
 
-    def _claim(self, model: str, manifest: Manifest, rollback: int) -> Claim:
-        check_signature(manifest, model, fleet_id=self._fleet_id, keys=self._keyring.verify)
-        orders_count = bool(self._keyring.operators)
-        if orders_count and manifest.order is not None:
-            check_order(manifest, model, fleet_id=self._fleet_id, operators=self._keyring.operators)
-        return Claim.of(manifest, is_rollback=rollback > 0, orders_count=orders_count)
+    def _judge(self, model: str, manifest: Manifest, rollback: int) -> None:
+        claim, wrong = self._claim(model, manifest, rollback)
+        try:
+            for seen in (self._serials.seen(model), self._seen.get(model, Seen())):
+                judge(model, claim, seen, needs_order=bool(self._keyring.operators))
+        except NotTrusted as error:
+            raise wrong or error from None
+
+    def _claim(self, model: str, manifest: Manifest, rollback: int) -> tuple[Claim, WrongOrder | None]:
+        """And why its order does not count, if it does not. It is as if there were none: what needs no order is not refused for one
+        that was put in before operators had keys, or with a key that was replaced."""
+        operators, wrong = self._keyring.operators, None
+        if operators and manifest.order is not None:
+            try:
+                check_order(manifest, model, fleet_id=self._fleet_id, operators=operators)
+            except WrongOrder as error:
+                wrong = error
+        return Claim.of(manifest, is_rollback=rollback > 0, orders_count=bool(operators) and wrong is None), wrong
 
     def became_active(self, model: str, text: str, rollback: int) -> Callable[[], None]:
         """A manifest that was examined is active now: nothing older is let in from here on. Returns what is to be done for the next
         process of this host: it touches the disk, and is flushed when it returns."""
         needs_order = bool(self._keyring.operators)
-        claim = Claim.of(decode(text), is_rollback=rollback > 0, orders_count=needs_order)
+        claim, _ = self._claim(model, decode(text), rollback)
         self._seen[model] = advanced(claim, self._seen.get(model, Seen()))
         return lambda: self._serials.became_active(model, claim, needs_order=needs_order)

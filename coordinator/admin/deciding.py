@@ -56,6 +56,7 @@ def publish(asked: Asked, body: Publish) -> Any:
             agreement=agreement,
             timeout=body.timeout,
             message=body.message,
+            metrics=body.metrics,
             golden=golden,
             now=body.now,
             force=body.force,

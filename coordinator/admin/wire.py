@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from ..canary import Policy
+from ..manifest import MAX_METRICS, MetricName
 from ..status import CandidateWorker, Generation, ModelStatus, WorkerStatus
 
 #: Entries of the log that one answer has at most, and that the admin keeps at hand.
@@ -51,7 +52,8 @@ class HistoryQuery(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 class Publish(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`path` or `paths` (artifact → path) of files on the admin's host; `canary`: steps such as `5%` or `5%,25%`; `policy`: such as
-    `errors=1%,latency=1.25`, or its parts; `agreement`: `all`, `90%` or a share; `golden`: a file of golden outputs."""
+    `errors=1%,latency=1.25`, or its parts; `agreement`: `all`, `90%` or a share; `golden`: a file of golden outputs; `metrics`: what
+    training measured, for people."""
 
     path: Path | None = None
     paths: Annotated[dict[Name, Path], msgspec.Meta(min_length=1, max_length=64)] | None = None
@@ -61,6 +63,7 @@ class Publish(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     agreement: Text | float | None = None
     timeout: Timeout | None = None
     message: Text = ""
+    metrics: Annotated[dict[MetricName, float], msgspec.Meta(max_length=MAX_METRICS)] = {}
     golden: Path | None = None
     now: bool = False
     force: bool = False

@@ -34,6 +34,14 @@ class What(StrEnum):
     show = "show"
 
 
+def read_what(text: str) -> What:
+    """The word after `genlock keys`; raises typer.BadParameter."""
+    try:
+        return What(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither `generate` nor `show`") from None
+
+
 class ShownKey(msgspec.Struct, frozen=True):
     """One key, without what is secret. `use`: sign, verify or operator; `file`: where it was read from or written to."""
 
@@ -45,7 +53,12 @@ class ShownKey(msgspec.Struct, frozen=True):
 
 def keys(
     session: Session,
-    what: Annotated[What, typer.Argument(help="Make a new pair of keys, or show what there is.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="generate|show", parser=read_what, help="Make a new pair of keys, or show what there is."
+        ),
+    ],
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="show: a file of a secret key, or of public ones.")
     ] = None,

@@ -74,7 +74,11 @@ def events(
 
 def _entry(row: Generation) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(row)
-    return {**fields, "created_at": words.iso(row.created_at) if row.created_at else None}
+    return {**fields, "created_at": _iso(row.created_at), "decided_at": _iso(row.decided_at)}
+
+
+def _iso(at: float | None) -> str | None:
+    return words.iso(at) if at is not None else None
 
 
 def _event(entry: Event) -> dict[str, Any]:
@@ -147,13 +151,13 @@ def said_of_history(rows: list[Generation], now: float) -> list[str | Table]:
             row.generation,
             words.short(row.version),
             "active" if row.active else row.outcome,
-            words.age(row.created_at, now),
+            words.age(row.decided_at or row.created_at, now),
             row.author,
             _about(row),
         )
         for row in rows
     ]
-    return [Table(("GEN>", "VERSION", "OUTCOME", "STAGED", "BY", "ABOUT"), told)]
+    return [Table(("GEN>", "VERSION", "OUTCOME", "WHEN", "BY", "ABOUT"), told)]
 
 
 def said_of_event(event: Event) -> str:
@@ -177,7 +181,7 @@ def _fact(name: str, fact: Any) -> str:
 
 def _about(row: Generation) -> str:
     """What there is to say of a generation: why it was decided against, what it goes back to, its message and metrics."""
-    metrics = " ".join(f"{name}={value:g}" for name, value in row.metrics.items())
+    metrics = " ".join(f"{name}={value:g}" for name, value in row.metrics.items() if name not in row.message)
     back = f"rollback to {row.rollback_of}" if row.rollback_of else ""
     decided = f"{row.step}: {row.why}" if row.step else row.why
     return joined(decided, row.worker, back, row.message, metrics)

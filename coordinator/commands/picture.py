@@ -21,6 +21,8 @@ from .output import joined
 MOST_WORKERS = 40
 #: Events that are shown, where there is room; a small terminal has fewer.
 EVENTS = 6
+#: Last errors of workers that are told above the tables.
+ERRORS = 2
 #: Models that a cell names.
 NAMED_MODELS = 4
 
@@ -28,10 +30,12 @@ _AGREED: Mapping[str, Style] = {
     "agree": "good",
     "changing": "news",
     "disagree": "bad",
+    "cannot": "bad",
     "closed": "bad",
     "nobody": "news",
 }
-
+#: What makes a row one that something is wrong with.
+_BAD = CONTRADICTS | {"cannot"}
 
 MODELS = (
     Column("MODEL"),
@@ -139,10 +143,21 @@ def _head(look: Look, agreement: Agreement, rates: Rates, now: float, lost: str)
     )
     places = Line(f"redis {fleet.redis} · store {fleet.store}", "quiet")
     if not lost:
-        return [Line(agreement.sentence, _AGREED[agreement.state]), Line(facts), places, Line("")]
+        errors = _last_errors(look)
+        return [Line(agreement.sentence, _AGREED[agreement.state]), *errors, Line(facts), places, Line("")]
     since = words.took(now - look.at)
     unknown = Line(f"it is not known whether all workers agree: Redis has not answered for {since}", "bad")
     return [unknown, Line(lost, "bad"), Line(f"what follows is {since} old", "bad"), Line(facts), places, Line("")]
+
+
+def _last_errors(look: Look) -> list[Line]:
+    """A line for each that differs: in the tables below there is seldom room for a sentence."""
+    found: dict[str, str] = {}
+    for worker in look.workers:
+        if worker.last_error:
+            found.setdefault(str(worker.last_error), worker.worker)
+    told = [Line(f"last error of {who}: {error}", "bad") for error, who in list(found.items())[:ERRORS]]
+    return told + _more([""] * len(found), len(told), "last error")
 
 
 def _models(look: Look, now: float) -> list[Cells]:
@@ -281,7 +296,7 @@ def _row(
         holds_of(workers, active),
         (errors[0] + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")) if errors else "-",
     )
-    return Cells(cells, "bad" if kinds & CONTRADICTS else "news" if kinds or errors else "")
+    return Cells(cells, "bad" if kinds & _BAD else "news" if kinds or errors else "")
 
 
 def holds_of(workers: Sequence[WorkerStatus], active: Mapping[str, int | None]) -> str:
@@ -342,5 +357,5 @@ def _given(wanted: int, left: float, *, share: float, others: int) -> int:
     return max(1, min(wanted, int(max(left * share, left - others)) - 1))
 
 
-def _more(rows: Sequence[Cells], shown: int, noun: str) -> list[Line]:
+def _more(rows: Sequence[object], shown: int, noun: str) -> list[Line]:
     return [Line(f"… and {words.counted(len(rows) - shown, 'more ' + noun)}", "quiet")] if shown < len(rows) else []

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from ..errors import CommandBroken, GenlockError
 from . import checking, deciding, keys, looking, output, publishing, serving, top, upkeep, watching
 from .progress import INTERRUPTED, Interrupted
-from .session import with_session
+from .session import SHARED, with_session
 
 #: The group of entry points that add commands; see the package's docstring.
 ENTRY_POINTS = "genlock.commands"
@@ -48,6 +48,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "redis": upkeep.redis,
     "admin": serving.admin,
 }
+
+#: Commands that have to do with no fleet → those of the shared options that they have.
+FEWER = {"keys": ("as_json",)}
+#: Options of other programs → ours for the same.
+ELSEWHERE = {"--port": "--bind", "--host": "--bind"}
 
 #: What typer raises for a wrong command line; the class has a public name in some of its versions only.
 _UsageError: Any = typer.BadParameter.__base__
@@ -115,7 +120,7 @@ def program() -> Any:
     app = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None, name="genlock")
     app.callback()(_root)
     for name, function in COMMANDS.items():
-        app.command(name)(with_session(function))
+        app.command(name)(with_session(function, FEWER.get(name, SHARED)))
     return typer.main.get_command(app)
 
 
@@ -145,11 +150,20 @@ def _status_of(given: list[str]) -> int:
         return _failed(as_json, error.exit_status, error.outcome, str(error), error.facts)
     except _UsageError as error:
         hint = "" if as_json or error.ctx is None else f"\nTry `{error.ctx.command_path} --help`."
-        return _failed(as_json, error.exit_code, "usage", error.format_message() + hint, {})
+        return _failed(as_json, error.exit_code, "usage", _said(error) + hint, {})
     except KeyboardInterrupt as error:
         why = str(error) if isinstance(error, Interrupted) else "interrupted"
         return _failed(as_json, INTERRUPTED, "interrupted", why, {})
     return 0
+
+
+def _said(error: Any) -> str:
+    """The sentence of a wrong command line; of an option that another program has, what it is called here."""
+    wrong = getattr(error, "option_name", "")
+    ours = ELSEWHERE.get(wrong)
+    if error.ctx is not None and any(ours in option.opts for option in error.ctx.command.params):
+        return f"No such option: {wrong}; here it is {ours}"
+    return str(error.format_message())
 
 
 def _failed(as_json: bool, status: int, outcome: str, sentence: str, facts: dict[str, Any]) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..flip import CANARY
-from ..manifest import NAME
+from ..manifest import MAX_METRIC_CHARACTERS, NAME
 from ..settings import seconds
 from . import words
 from .output import joined
@@ -27,9 +28,34 @@ def read_seconds(text: str) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
+def read_whole(text: str | int) -> int:
+    """A whole number of a command line; raises typer.BadParameter."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no whole number") from None
+
+
+def read_metric(text: str) -> tuple[str, float]:
+    """A metric of a command line, NAME=NUMBER; raises typer.BadParameter."""
+    name, _, number = text.rpartition("=")
+    if not 0 < len(name) <= MAX_METRIC_CHARACTERS:
+        raise typer.BadParameter(f"{text!r} is no metric: write NAME=NUMBER, such as val_loss=0.12")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{number!r} is no number that a metric can have: write {name}=0.12")
+    return name, value
+
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model.", show_default=False)]
 Candidate = Annotated[
-    int | None, typer.Option(metavar="GEN", help="Only if this generation is the candidate; unset: whichever is.")
+    int | None,
+    typer.Option(
+        metavar="GEN", parser=read_whole, help="Only if this generation is the candidate; unset: whichever is."
+    ),
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the fleet has decided.")]
 
@@ -77,6 +103,10 @@ def publish(
     message: Annotated[
         str, typer.Option("--message", "-m", metavar="TEXT", help="What people should know of it.")
     ] = "",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="What training measured: val_loss=0.12; again for each of several."),
+    ] = None,
 ) -> None:
     """Publish a checkpoint as the next generation of a model.
 
@@ -84,7 +114,9 @@ def publish(
     against it (exit status 3); then what was active stays active. With --canary and no --policy it returns when the canary has begun;
     `genlock promote` and `genlock abort` decide.
     """
-    what = artifacts_of(path)
+    if canary is None and (policy is not None or canary_timeout is not None):
+        raise typer.BadParameter("a policy and a timeout are those of a canary: say its share too, as in --canary 5%")
+    what, metrics = artifacts_of(path), metrics_of(metric or [])
     with FlipBars(model) as bars:
         flip = session.fleet.publish(
             model,
@@ -99,6 +131,7 @@ def publish(
             policy=policy,
             canary_timeout=canary_timeout,
             message=message,
+            metrics=metrics,
             progress=bars,
         )
     session.show(flip, lambda: said_of(flip))
@@ -127,7 +160,8 @@ def rollback(
     session: Session,
     model: Model,
     to: Annotated[
-        int | None, typer.Option(metavar="GEN", help="The committed generation; unset: the newest way back.")
+        int | None,
+        typer.Option(metavar="GEN", parser=read_whole, help="The committed generation; unset: the newest way back."),
     ] = None,
     pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Refuse proposals until `genlock unpin`.")] = True,
     wait: Wait = True,
@@ -161,6 +195,16 @@ def artifacts_of(texts: list[str]) -> Path | dict[str, str | Path]:
         if name in found:
             raise typer.BadParameter(f"the name {name!r} stands twice: {found[name]} and {path}")
         found[name] = path
+    return found
+
+
+def metrics_of(texts: list[str]) -> dict[str, float]:
+    """Name → number. Raises typer.BadParameter."""
+    found: dict[str, float] = {}
+    for name, value in map(read_metric, texts):
+        if name in found:
+            raise typer.BadParameter(f"the metric {name!r} stands twice: {found[name]:g} and {value:g}")
+        found[name] = value
     return found
 
 

@@ -14,12 +14,22 @@ from ..errors import CommandBroken
 from ..gate import is_loopback
 from ..tokens import tokens_of
 from . import output
+from .publishing import read_whole
 from .session import Session
 
 #: Bytes of a token that is made for one run.
 TOKEN_BYTES = 24
+#: Threads without which a page gets no answer.
+LEAST_THREADS = 2
 #: What the extra `admin` brings.
 NEEDED = ("flask", "gunicorn")
+
+
+def read_threads(text: str | int) -> int:
+    """How many threads serve; raises typer.BadParameter."""
+    if (number := read_whole(text)) < LEAST_THREADS:
+        raise typer.BadParameter(f"{LEAST_THREADS} at least: one for a page that stays open, one for what it asks")
+    return number
 
 
 def admin(
@@ -27,7 +37,11 @@ def admin(
     bind: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen.")] = "127.0.0.1:8900",
     threads: Annotated[
         int,
-        typer.Option(metavar="N", min=2, help="Requests at the same time; open pages need one each, 16 are kept free."),
+        typer.Option(
+            metavar="N",
+            parser=read_threads,
+            help="Requests at the same time; open pages need one each, 16 are kept free.",
+        ),
     ] = 48,
 ) -> None:
     """Serve the dashboard and the HTTP of the coordinator.

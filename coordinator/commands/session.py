@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -73,13 +73,13 @@ class Session:
             self._fleet.close()
 
 
-def with_session(function: Callable[..., None]) -> Callable[..., None]:
-    """`function(session, …)` as a command of its other parameters and the shared options."""
+def with_session(function: Callable[..., None], shared: Collection[str] = SHARED) -> Callable[..., None]:
+    """`function(session, …)` as a command of its other parameters and the shared options, or only those named in `shared`."""
+    options = {name: option for name, option in SHARED.items() if name in shared}
 
     def run(**given: Any) -> None:
         as_json = given.pop("as_json")
-        names = ("redis_url", "fleet", "store", "state_dir")
-        settings = Settings.from_env(**{name: given.pop(name) for name in names})
+        settings = Settings.from_env(**{name: given.pop(name) for name in options if name != "as_json"})
         session = Session(settings, as_json=as_json)
         try:
             function(session, **given)
@@ -94,7 +94,7 @@ def with_session(function: Callable[..., None]) -> Callable[..., None]:
     ]
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in SHARED.items()
+        for name, (annotation, default) in options.items()
     ]
     described: Any = run
     described.__signature__ = inspect.Signature(parameters)

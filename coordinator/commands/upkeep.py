@@ -6,14 +6,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..upkeep import LEAST_KEPT
 from . import output, words
 from .output import Table, joined
 from .progress import Bars
+from .publishing import read_whole
 from .session import Session
+
+#: Behind every generation: what waits as next has no number yet.
+LAST = 2**53
 
 if TYPE_CHECKING:
     from ..store import StoredObject
     from ..upkeep import Damage
+
+
+def read_keep(text: str) -> int:
+    """How many generations of a model stay; raises typer.BadParameter."""
+    if (number := read_whole(text)) < LEAST_KEPT:
+        raise typer.BadParameter(f"{LEAST_KEPT} at least: what is active, and the way back")
+    return number
 
 
 def verify(
@@ -37,7 +49,10 @@ def gc(
     keep: Annotated[
         int | None,
         typer.Option(
-            "--keep", min=2, metavar="K", help="Of each model keep only the last K committed generations; default: 64."
+            "--keep",
+            parser=read_keep,
+            metavar="K",
+            help="Of each model keep only the last K committed generations; default: 64.",
         ),
     ] = None,
 ) -> None:
@@ -54,18 +69,35 @@ def said_of_damage(found: list[Damage]) -> list[str | Table]:
     """A row for each damaged object."""
     if not found:
         return ["every artifact is what its digest says"]
-    rows = [
-        (words.short(d.digest), ", ".join(d.models) or "-", "moved away" if d.aside else "left", d.why) for d in found
-    ]
+    rows = [(words.short(d.digest), generations_of(d), _place(d), d.why) for d in found]
     told: list[str | Table] = [
         f"{words.counted(len(found), 'artifact')} damaged or missing",
-        Table(("DIGEST", "MODELS", "NOW", "WHY"), rows),
+        Table(("DIGEST", "GENERATIONS", "FILE", "WHY"), rows),
     ]
-    if not all(d.aside for d in found):
+    if any(not d.aside and not d.missing for d in found):
         told.append(
-            "`genlock verify --set-aside` moves damaged ones away; publish those checkpoints again to mend the store"
+            "`genlock verify --set-aside` moves damaged files away: only then does publishing their checkpoints again mend them"
+        )
+    if any(d.models for d in found):
+        told.append(
+            "`genlock history MODEL` says which checkpoint a generation was; publish that again, or go back: `genlock rollback MODEL`"
         )
     return told
+
+
+def generations_of(damage: Damage) -> str:
+    """Which generations need it: `digits 4 (active), 2`; the newest first."""
+    found: dict[str, list[str]] = {}
+    for use in sorted(damage.generations, key=lambda one: (one.model, -(one.generation or LAST))):
+        number = str(use.generation) if use.generation else "what waits as next"
+        found.setdefault(use.model, []).append(number + (" (active)" if use.active else ""))
+    return "; ".join(f"{model} {', '.join(numbers)}" for model, numbers in found.items()) or "-"
+
+
+def _place(damage: Damage) -> str:
+    if damage.missing:
+        return "missing"
+    return "moved away" if damage.aside else "still there"
 
 
 def said_of_removed(found: list[StoredObject], *, dry_run: bool) -> str:
@@ -73,6 +105,14 @@ def said_of_removed(found: list[StoredObject], *, dry_run: bool) -> str:
     did = "would be removed" if dry_run else "removed"
     room = words.size(sum(one.size for one in found))
     return joined(f"{words.counted(len(found), 'file')} {did}", room)
+
+
+def said_of_stop(where: str, connections: int | None) -> list[str]:
+    """What has become of the server; `connections` that others had to it, None: it did not run."""
+    if connections is None:
+        return [f"no server runs at {where}"]
+    there = f"{words.counted(connections, 'connection')} of others went with it: a worker, watch or admin that still runs starts it again"
+    return [f"stopped the server at {where}", *([there] if connections else [])]
 
 
 def redis(
@@ -89,12 +129,10 @@ def redis(
 
     server = EmbeddedServer(session.settings.state_dir)
     if stop:
+        connections = server.connections()
         stopped = server.stop()
-        answer = {"outcome": "stopped" if stopped else "not running", "where": server.where}
-        session.show(
-            answer,
-            lambda: [f"stopped the server at {server.where}" if stopped else f"no server runs at {server.where}"],
-        )
+        answer = {"outcome": "stopped" if stopped else "not running", "where": server.where, "connections": connections}
+        session.show(answer, lambda: said_of_stop(server.where, connections if stopped else None))
         return
     if session.as_json:
         raise typer.BadParameter("--json goes with --stop: in the foreground the server writes its log")

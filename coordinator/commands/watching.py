@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +17,8 @@ from .session import Session
 
 if TYPE_CHECKING:
     from ..watching import Offered, Watcher
+
+_log = logging.getLogger("genlock.watch")
 
 #: Seconds between two moments in which a signal is sure to be heard.
 HEAR_S = 1.0
@@ -44,15 +48,23 @@ def watch(
 
     if session.as_json and not once:
         raise typer.BadParameter("--json goes with --once; set GENLOCK_LOG=json for log lines that programs can read")
+    for folder in folders:
+        if Path(folder).is_file():
+            raise typer.BadParameter(f"{folder} is a file: say MODEL={folder}")
     found = Patterned(patterns_of(folders, pattern or ()))
     logs.set_up(session.settings.log)
     session.fleet.status()  # what cannot work is better said now, and the embedded server started
     session.tell_of_server()
     watcher = Watcher(session.settings, found, note=NOTE)
     if once:
-        _once(session, watcher)
+        _once(session, watcher, ", ".join(folders))
     else:
+        where = (
+            f"fleet {session.settings.fleet} at {session.fleet.endpoint.where}, store {session.settings.store_place}"
+        )
+        _log.info("publishes into %s", where, extra={"event": "watching", "fleet": session.settings.fleet})
         _on_and_on(watcher)
+        _log.info("ended", extra={"event": "ended", "fleet": session.settings.fleet})
 
 
 def _on_and_on(watcher: Watcher) -> None:
@@ -71,10 +83,10 @@ def _on_and_on(watcher: Watcher) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def _once(session: Session, watcher: Watcher) -> None:
+def _once(session: Session, watcher: Watcher, looked_at: str) -> None:
     found = watcher.once()
     offered = [one if not isinstance(one, tuple) else _failed(*one) for one in found]
-    session.show(offered, lambda: [_said_of(one) for one in offered] or ["there is no checkpoint yet"])
+    session.show(offered, lambda: [_said_of(one) for one in offered] or [f"no checkpoint found in {looked_at}"])
     statuses = [_status_of(one[1]) for one in found if isinstance(one, tuple)]
     if statuses:
         raise typer.Exit(max(statuses))

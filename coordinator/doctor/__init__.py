@@ -50,7 +50,7 @@ def examine(settings: Settings, endpoint: Endpoint) -> Checkup:
     findings = [
         *judge_server(server, lease_s),
         *([] if server.silence else [*judge_fleet(record, identity), *judge_agreement(record)]),
-        *_of_store(store, host, record),
+        *_of_store(store, host, record, settings),
         *judge_state(look_at(settings.state_dir), host),
         *judge_host(host),
     ]
@@ -64,7 +64,7 @@ def examine(settings: Settings, endpoint: Endpoint) -> Checkup:
     )
 
 
-def _of_store(store: AnyStore, host: HostFacts, record: RecordFacts) -> list[Finding]:
+def _of_store(store: AnyStore, host: HostFacts, record: RecordFacts, settings: Settings) -> list[Finding]:
     if isinstance(store, Store):
         return judge_store(look_at(store.root), host, record.largest)
-    return judge_remote(look_at_remote(store.files))
+    return judge_remote(look_at_remote(store.files), is_redis_shared=bool(settings.redis_url))

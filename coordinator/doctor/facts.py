@@ -82,11 +82,12 @@ class FolderFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFacts:
-    """A store below a URL. `error`: why nothing of it is known; `failed`: step of a trial in it → why; `trip_s`: seconds of a small call;
-    `exclusive`: of two who make a file, one is told that there is one already."""
+    """A store below a URL. `error`: why nothing of it is known; `remedy`: what to do about that; `failed`: step of a trial in it → why;
+    `trip_s`: seconds of a small call; `exclusive`: of two who make a file, one is told that there is one already."""
 
     url: str
     error: str = ""
+    remedy: str = ""
     failed: Mapping[str, str] = field(default_factory=dict)
     trip_s: float = 0.0
     exclusive: bool = True

@@ -15,6 +15,11 @@ from .server_verdicts import CLOCKS_S
 SUBJECT = "fleet"
 #: Members that a sentence names.
 NAMED = 3
+#: State of a fleet that is not as it should be → what to do about it.
+_ADVICE = {
+    "disagree": "`genlock workers` has the last error of each; docs/operating.md says what to do for each kind",
+    "cannot": "Their requests get 503. Mend what the error says, or publish again; what was not found bad is tried again by itself",
+}
 
 
 def judge_fleet(record: RecordFacts, identity: IdentityFacts) -> list[Finding]:
@@ -115,9 +120,9 @@ def judge_agreement(record: RecordFacts) -> list[Finding]:
     agreement = agreement_of(
         status_of(record.fleet, snapshot), [status_of_worker(one) for one in snapshot.members], now=record.server_now
     )
-    if agreement.state != "disagree":
+    advice = _ADVICE.get(agreement.state)
+    if advice is None:
         return [_finding("agreement", "ok", agreement.sentence)]
-    advice = "`genlock workers` has the last error of each; docs/operating.md says what to do for each kind"
     return [_finding("agreement", "wrong", agreement.sentence, advice)]
 
 

@@ -6,9 +6,16 @@ import time
 import uuid
 from collections.abc import Callable
 
-from ..errors import GenlockError
+from ..errors import GenlockError, StoreUnreachable, StoreUnusable
 from ..remotefiles import RemoteFiles
 from .facts import RemoteFacts
+
+#: What to look at where a service does not answer.
+_OTHER = "Is it running, and does this host reach it?"
+_S3 = f"{_OTHER} Is AWS_ENDPOINT_URL right, or unset for AWS itself?"
+_SILENT = {"s3": _S3, "s3a": _S3}
+#: Where it does, and lets this process do nothing.
+_REFUSED = "Allow it for the key that this process has; docs/file-systems.md lists what workers and trainers need"
 
 
 def look_at_remote(files: RemoteFiles) -> RemoteFacts:
@@ -19,8 +26,14 @@ def look_at_remote(files: RemoteFiles) -> RemoteFacts:
         began = time.perf_counter()
         files.look(key)
         trip_s = time.perf_counter() - began
+    except StoreUnreachable as error:
+        return RemoteFacts(
+            url=files.url, error=f"it does not answer: {error.why}", remedy=_SILENT.get(files.scheme, _OTHER)
+        )
+    except StoreUnusable as error:
+        return RemoteFacts(url=files.url, error=error.why, remedy=f"{error.remedy[:1].upper()}{error.remedy[1:]}")
     except GenlockError as error:
-        return RemoteFacts(url=files.url, error=str(error))
+        return RemoteFacts(url=files.url, error=str(error), remedy=_REFUSED)
     exclusive = True
     if _step(failed, "write", lambda: files.create(key, b"genlock doctor")):
         exclusive = not files.create(key, b"another")

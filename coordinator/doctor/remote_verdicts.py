@@ -9,14 +9,21 @@ from .finding import Finding, span
 SLOW_TRIP_S = 0.5
 
 
-def judge_remote(store: RemoteFacts) -> list[Finding]:
-    """Of an object store."""
+def judge_remote(store: RemoteFacts, *, is_redis_shared: bool = True) -> list[Finding]:
+    """Of an object store. `is_redis_shared`: a URL says where Redis is, so that other hosts may mean the same one."""
     if store.error:
-        advice = "Mend that; GENLOCK_STORE is a URL, and who may come in says the environment (docs/file-systems.md)"
-        return [Finding("store", "url", "wrong", store.error, advice)]
-    found = [Finding("store", "url", "ok", store.url), _rights(store), _trip(store)]
+        return [Finding("store", "url", "wrong", f"{store.url}: {store.error}", store.remedy)]
+    found = [Finding("store", "url", "ok", store.url), *_shared(is_redis_shared), _rights(store), _trip(store)]
     cached = "workers of each host fetch an artifact once, into their cache on that host (GENLOCK_HOST_CACHE)"
     return [*found, Finding("store", "workers", "ok", cached)]
+
+
+def _shared(is_redis_shared: bool) -> list[Finding]:
+    if is_redis_shared:
+        return []
+    found = "any host may use this store, and GENLOCK_REDIS_URL is unset: each host and user has a Redis of its own"
+    advice = "If more than this host is to serve or train: set GENLOCK_REDIS_URL to the same Redis on all of them"
+    return [Finding("store", "redis", "warning", found, advice)]
 
 
 def _rights(store: RemoteFacts) -> Finding:

@@ -14,6 +14,11 @@ class NotCommitted(GenlockError):
     outcome = "rejected"
 
 
+def _still(model: str, pinned: int | None) -> str:
+    """What else a rollback has done that did not come about: its pin is older than the decision against it."""
+    return f". {model} stays pinned at generation {pinned}; `genlock unpin {model}` lets proposals in" if pinned else ""
+
+
 @dataclass(eq=False)
 class FlipRejected(NotCommitted):
     model: str
@@ -24,12 +29,14 @@ class FlipRejected(NotCommitted):
     worker: str = ""
     flip: Any = field(default=None, repr=False)
     had_active: bool = True
+    pinned: int | None = None  #: of a rollback: the generation that the model is still pinned at
 
     def __str__(self) -> str:
         who = f" by {self.worker}" if self.worker else ""
         step = f" at {self.step}" if self.step else ""
         active = ". What was active stays active" if self.had_active else ""
-        return f"generation {self.generation} of model {self.model!r} was rejected{who}{step}: {self.why}{active}"
+        told = f"generation {self.generation} of model {self.model!r} was rejected{who}{step}: {self.why}{active}"
+        return told + _still(self.model, self.pinned)
 
 
 @dataclass(eq=False)
@@ -38,11 +45,13 @@ class FlipSuperseded(NotCommitted):
     version: str
     by: str = ""
     flip: Any = field(default=None, repr=False)
+    pinned: int | None = None
 
     outcome = "superseded"
 
     def __str__(self) -> str:
-        return f"the proposal of {self.version[:12]} for model {self.model!r} was superseded by a newer one {self.by}".rstrip()
+        told = f"the proposal of {self.version[:12]} for model {self.model!r} was superseded by a newer one {self.by}".rstrip()
+        return told + _still(self.model, self.pinned)
 
 
 @dataclass(eq=False)
@@ -51,11 +60,12 @@ class FlipAborted(NotCommitted):
     generation: int
     why: str
     flip: Any = field(default=None, repr=False)
+    pinned: int | None = None
 
     outcome = "aborted"
 
     def __str__(self) -> str:
-        return f"generation {self.generation} of model {self.model!r} was aborted: {self.why}"
+        return f"generation {self.generation} of model {self.model!r} was aborted: {self.why}{_still(self.model, self.pinned)}"
 
 
 @dataclass(eq=False)

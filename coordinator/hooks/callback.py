@@ -10,16 +10,22 @@ What is published is the state dict of that checkpoint, without optimizer, loops
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..fleet import Fleet
 from .adopted import Adopted
 from .publishing import Publishing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_log = logging.getLogger("genlock.hooks")
 
 #: Weights of a checkpoint, the name of its file, and what is done when that is written.
 Saved = Callable[[Mapping[str, Any], str, "Future[None]"], None]
@@ -29,7 +35,8 @@ class PublishCallback(Adopted):
     """`Trainer(callbacks=[PublishCallback("digits", monitor="val_loss")])` publishes the weights of the checkpoints that are saved.
 
     `part`: the name of the submodule that is served, such as "net" or "model.encoder" (default: the whole LightningModule); `options`:
-    those of Publishing. Several saves of one step are one.
+    those of Publishing. Several saves of one step are one; metrics that were logged for the weights of an earlier step do not count.
+    What is saved when the fit has ended, by Trainer.save_checkpoint, is published too.
     """
 
     homes = ("lightning.pytorch.callbacks", "pytorch_lightning.callbacks")
@@ -40,22 +47,36 @@ class PublishCallback(Adopted):
         self.publishing = Publishing(model, fleet, **options)  #: counters, `last` and `last_error`
         self._part = part
         self._step: int | None = None  # of the last save
+        self._has_saved = False  # in this fit
+        self._logged = StepLog()
         self._leave: Callable[[], None] | None = None  # ends the watching
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Begins to watch."""
+        """Begins to watch; that ends with what the trainer does next, since saves come also after the fit."""
+        self._end()
         if stage == "fit":
-            self._end()  # of a fit that an exception ended
-            self._step = None
+            self._step, self._has_saved, self._logged = None, False, StepLog()
             self._leave = watch(trainer.strategy, partial(self._saved, trainer, pl_module))
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """AttributeError now, not at the first save, if there is no such part."""
         pl_module.get_submodule(self._part)
 
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """What was logged so far belongs to the step before."""
+        self._metrics_of(trainer)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """What was logged so far belongs to this step, and not to a later one at which a checkpoint may be saved."""
+        self._metrics_of(trainer)
+
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Everything is written: waits for what is being published."""
-        self._end()
+        if trainer.is_global_zero and not self._has_saved:
+            _log.warning(
+                "model %r: this fit has saved no checkpoint, so nothing of it is published until trainer.save_checkpoint() is called",
+                self.publishing.model,
+            )
         self.publishing.wait()
 
     def _end(self) -> None:
@@ -64,17 +85,42 @@ class PublishCallback(Adopted):
             self._leave = None
 
     def _saved(self, trainer: Any, module: Any, weights: Mapping[str, Any], name: str, written: Future[None]) -> None:
+        metrics = self._metrics_of(trainer)
         if not trainer.is_global_zero or name.startswith(".") or trainer.global_step == self._step:
             return  # a tuner's hidden file; save_last beside the best one
-        self._step = trainer.global_step
+        self._has_saved = True
+        if self.publishing.monitor is None or self.publishing.monitor in metrics:
+            self._step = trainer.global_step  # else a validation may follow, and a save that can be judged
         self.publishing.after_save(
             _weights_of(weights, self._part),
-            trainer.callback_metrics,
+            metrics,
             module=module.get_submodule(self._part),
             epoch=trainer.current_epoch,
             step=trainer.global_step,
             written=written,
         )
+
+    def _metrics_of(self, trainer: Any) -> dict[str, Any]:
+        """Those of this step. To be called in every process: reading them is where Lightning reduces what is logged with sync_dist."""
+        return self._logged.at(trainer.global_step, trainer.callback_metrics)
+
+
+class StepLog:
+    """Which metrics belong to a step. Lightning keeps the newest value under each name, whatever step that is of; a value that is logged
+    again has a memory of its own, also where it is the same number. At the end of the fit all are moved to the CPU, which is no logging.
+    """
+
+    def __init__(self) -> None:
+        # the step, and the value, which keeps its memory from being given to another one
+        self._seen: dict[str, tuple[int, Tensor]] = {}
+
+    def at(self, step: int, metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of `metrics` that were not there at an earlier step. To be asked also when something may have been logged."""
+        for name, value in metrics.items():
+            _, known = self._seen.get(name, (step, None))
+            if known is None or (known.device == value.device and known.data_ptr() != value.data_ptr()):
+                self._seen[name] = (step, value)
+        return {name: value for name, value in metrics.items() if self._seen[name][0] == step}
 
 
 def _weights_of(weights: Mapping[str, Any], part: str) -> dict[str, Any]:

@@ -6,15 +6,19 @@ file that it writes.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
 
+_log = logging.getLogger("genlock.hooks")
+
 
 class Courier(Generic[Job]):
-    """`carry` does a job, in the thread; `drop` hears of one that a newer one has replaced. Neither may raise."""
+    """`carry` does a job, in the thread; `drop` hears of one that a newer one has replaced. What `carry` raises
+    is logged, and the next job is done."""
 
     def __init__(self, carry: Callable[[Job], object], drop: Callable[[Job], object]) -> None:
         self._carry, self._drop = carry, drop
@@ -23,12 +27,13 @@ class Courier(Generic[Job]):
         self._is_busy = False  # whether the thread lives; under the condition
 
     def give(self, job: Job) -> None:
-        """Returns at once."""
+        """Returns at once. Raises RuntimeError where no thread can be started; the job is not kept then."""
         with self._changed:
-            replaced, self._waiting = self._waiting, [job]
             if not self._is_busy:
-                self._is_busy = True
+                # its first look waits for the condition
                 threading.Thread(target=self._run, name="genlock-publishing", daemon=False).start()
+                self._is_busy = True
+            replaced, self._waiting = self._waiting, [job]
         for old in replaced:
             self._drop(old)
 
@@ -39,7 +44,10 @@ class Courier(Generic[Job]):
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            self._carry(job)
+            try:
+                self._carry(job)
+            except BaseException:  # a thread that ends here would leave everybody waiting for it
+                _log.exception("publishing has failed in a way that nobody has thought of; the next save is published")
 
     def _next(self) -> Job | None:
         with self._changed:

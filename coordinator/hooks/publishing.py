@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..container import check_container
 from ..disk import copy_file, explained, open_source, refuse_changed
-from ..errors import BadInput, GenlockError
+from ..errors import BadInput, GenlockError, UnknownModel
 from ..fleet import Fleet, canary_of
 from ..flip import Flip
 from ..manifest import check_name
@@ -109,6 +109,11 @@ class Publishing:
         self._courier = Courier(self._carry, self._drop)
         self._store = Fleet(settings=self._settings).store
 
+    @property
+    def monitor(self) -> str | None:
+        """The metric that decides, if one does."""
+        return self._selection.monitor
+
     def __getstate__(self) -> dict[str, Any]:
         """Lightning's ddp_spawn sends callbacks to other processes."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_courier", "_store")}
@@ -125,31 +130,30 @@ class Publishing:
         metrics: Mapping[str, Any] | None = None,
         *,
         module: nn.Module | None = None,
-        epoch: float | None = None,
-        step: int | None = None,
+        epoch: Any = None,
+        step: Any = None,
         written: Future[None] | None = None,
     ) -> None:
         """Call it after each save, in every process that trains; the first of them publishes.
 
         `what`: the file that was written and closed, several by artifact name, a module or a state dict. A sharded module (FSDP) is
-        gathered, so all processes have to call this. `metrics`: numbers by name, also tensors with one. `module`: computes the golden
-        outputs where `what` is no module. `written`: of a checkpoint with these weights that another thread still writes: a module or a
-        state dict is copied now, and published when that is done.
+        gathered, so all processes have to call this. `metrics`, `epoch`, `step`: numbers, also tensors with one. `module`: computes the
+        golden outputs where `what` is no module. `written`: of a checkpoint with these weights that another thread still writes: a module
+        or a state dict is copied now, and published when that is done.
 
         Returns when training may go on to change or delete what was saved. Raises nothing but, with `strict`, what publishing raises.
         """
-        save = Save.of(metrics, epoch=epoch, step=step, first=self._selection.monitor)
-        takes = rank() == 0 and self._takes(save)
-        if is_module(what) and is_sharded(what):
-            if not agreed(takes):  # all processes gather, or none
-                return
-        elif not takes:
+        save, wrong = self._chosen(metrics, epoch, step) if rank() == 0 else (None, None)
+        is_gathered = is_module(what) and is_sharded(what)
+        if not (agreed(save is not None) if is_gathered else save is not None):  # all processes gather, or none
+            if wrong is not None and self.strict:
+                raise wrong
             return
         try:
             state = state_of(what) if is_module(what) else what
-            ready = self._prepared(save, state, module or what, written) if takes else None
+            ready = self._prepared(save, state, module or what, written) if save is not None else None
         except Exception as error:
-            self._fails(save, error, was_taken=takes)
+            self._fails(save, error)
             if self.strict:
                 raise
             return
@@ -171,6 +175,15 @@ class Publishing:
 
     def __exit__(self, *_: object) -> None:
         self.wait()
+
+    def _chosen(self, metrics: Any, epoch: Any, step: Any) -> tuple[Save | None, Exception | None]:
+        """The save, if it is to be published, and what is wrong with what was told about it."""
+        try:
+            save = Save.of(metrics, epoch=epoch, step=step, first=self._selection.monitor)
+            return (save if self._takes(save) else None), None
+        except Exception as error:  # nobody else's process may wait for this one
+            self._fails(None, error)
+            return None, error
 
     def _takes(self, save: Save) -> bool:
         with self._lock:
@@ -205,23 +218,27 @@ class Publishing:
         return Ready(save, folder, names, golden, written)
 
     def _rehearsed(self, module: Any, state: Mapping[str, Any]) -> tuple[Any, Any]:
-        net = self._factory() if self._factory is not None else module
-        if not is_module(net):
-            raise BadInput("golden", "nothing computes the outputs: say after_save(…, module=net), or give factory=")
-        return rehearsed(net, state, self._golden() if callable(self._golden) else self._golden)
+        return rehearsed(self._factory or module, state, self._golden)
 
     def _hand_over(self, ready: Ready) -> None:
         if self.strict:
             self._carry(ready)
         elif ready.written is None:
-            self._courier.give(ready)
+            self._give(ready)
         else:
-            ready.written.add_done_callback(lambda _: self._courier.give(ready))
+            ready.written.add_done_callback(lambda _: self._give(ready))
+
+    def _give(self, ready: Ready) -> None:
+        try:
+            self._courier.give(ready)
+        except RuntimeError as error:  # this process may have no further thread
+            self._store.discard(ready.folder)
+            self._fails(ready.save, error)
 
     # --- beside it ---------------------------------------------------------------------------------------------------
 
     def _drop(self, ready: Ready) -> None:
-        """A newer one came while it waited."""
+        """A newer one came while it waited, or what is published is as good."""
         self._store.discard(ready.folder)
         with self._lock:
             self.skipped += 1
@@ -239,6 +256,9 @@ class Publishing:
             return
         finally:
             self._store.discard(ready.folder)
+        if flip is None:
+            self._drop(ready)
+            return
         with self._lock:
             self.published += 1
             self.last = flip
@@ -247,10 +267,13 @@ class Publishing:
         said = self._said(ready.save)
         _log.info("model %r: %s is generation %s (%s)", self.model, said, flip.generation, flip.outcome, extra=facts)
 
-    def _publish(self, ready: Ready) -> Flip:
+    def _publish(self, ready: Ready) -> Flip | None:
+        """None: what is published already is as good."""
         fleet = Fleet(settings=self._settings)  # one is for one thread
         message = ready.save.message(self._message, self._selection.monitor)
         try:
+            if not self._holds(fleet, ready.save):
+                return None
             with fleet.publishing(self.model, message=message, metrics=ready.save.metrics, **self._terms) as draft:
                 for name in ready.names:
                     (ready.folder / name).replace(draft.path(name))
@@ -261,11 +284,30 @@ class Publishing:
         assert draft.flip is not None
         return draft.flip
 
-    def _fails(self, save: Save, error: BaseException, *, was_taken: bool = True) -> None:
+    def _holds(self, fleet: Fleet, save: Save) -> bool:
+        """Whether it is better than what the fleet serves; that is asked once, since a job that is resumed knows of no earlier save."""
+        with self._lock:
+            is_new = self._selection.is_new
+        metrics = _active_metrics(fleet, self.model) if is_new else {}
+        with self._lock:
+            self._selection.learn(metrics)
+            holds, best = self._selection.holds(save), self._selection.best
+        if not holds:
+            _log.warning(
+                "model %r: %s is not published: what is published already has %s %.4g",
+                self.model,
+                self._said(save),
+                self._selection.monitor,
+                best,
+            )
+        return holds
+
+    def _fails(self, save: Save | None, error: BaseException) -> None:
+        """`save`: one that was taken; None where it was not known yet what it is, or in another process than the first."""
         with self._lock:
             self.failed += 1
             self.last_error = error
-            if was_taken:
+            if save is not None:
                 self._selection.ended(save, is_published=False)
         is_ours = isinstance(error, GenlockError | OSError)
         said = f"{error}" if is_ours else f"{type(error).__name__}: {error}"
@@ -279,8 +321,8 @@ class Publishing:
             exc_info=None if is_ours else error,
         )
 
-    def _said(self, save: Save) -> str:
-        told = save.message("", self._selection.monitor)
+    def _said(self, save: Save | None) -> str:
+        told = save.message("", self._selection.monitor) if save is not None else ""
         return f"the save of {told}" if told else "a save"
 
 
@@ -293,6 +335,15 @@ def _timeout_s(settings: Settings, terms: Mapping[str, Any]) -> float:
     canary_of(terms.get("canary"), terms.get("policy"), terms.get("canary_timeout"))
     chosen = settings.with_arguments(agreement=terms.get("agreement"), prepare_timeout_s=terms.get("timeout"))
     return chosen.prepare_timeout_s
+
+
+def _active_metrics(fleet: Fleet, model: str) -> Mapping[str, float]:
+    """Of the generation that is served; empty where there is none."""
+    try:
+        active = fleet.model(model).generation
+    except UnknownModel:
+        return {}
+    return next((one.metrics for one in fleet.history(model) if one.generation == active), {})
 
 
 def _files(what: Any) -> dict[str, Path]:

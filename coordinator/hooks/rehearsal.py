@@ -1,16 +1,21 @@
 """What a worker will compute: the outputs of exactly the weights that were saved, on the CPU, beside training and without a trace in it.
 
-The module that is being trained is not touched: its mode, its buffers and its gradients stay, and so does the state of the random numbers.
+The module that is being trained is not touched: its mode, its buffers and its gradients stay, its forward hooks hear of nothing, and the
+random numbers of torch, numpy and Python go on as if none had been drawn.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import random
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
-from .weights import is_sharded, unwrapped
+from .weights import is_module, is_sharded, unwrapped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,21 +24,53 @@ if TYPE_CHECKING:
 _ADVICE = "give factory=, a function that makes the module as your workers do"
 
 
-def rehearsed(module: nn.Module, state: Mapping[str, Any], inputs: Any) -> tuple[Any, Any]:
-    """Inputs on the CPU, and what a copy of `module` with the weights of `state` answers to them in eval mode, in the dtypes of `state`.
+def rehearsed(source: nn.Module | Callable[[], nn.Module], state: Mapping[str, Any], inputs: Any) -> tuple[Any, Any]:
+    """Inputs on the CPU, and what a module with the weights of `state` answers to them in eval mode, in the dtypes of `state`.
 
-    A list or tuple of inputs are positional arguments, a dict named ones, as in a worker. Raises BadInput if there can be no such copy.
+    `source`: the module in training, of which a copy is made, without its forward hooks; or a function that makes one, which keeps them.
+    `inputs`: one tensor, a list or tuple (positional), a dict (named), or a function that gives these. Raises BadInput if there can be no
+    such module.
     """
     import torch
 
-    inputs = _on_cpu(inputs)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.autocast("cpu", enabled=False):
-        net = _copy(module, state).eval()
+    with undisturbed(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        inputs = _on_cpu(inputs() if callable(inputs) else inputs)
+        net = _copy(source, state, _silent(source)) if is_module(source) else _copy(_made(source), state, {})
+        net.eval()
         if "_original_forward" in net.__dict__:  # accelerate's, around it: autocast, which no worker does
             net.__dict__.pop("forward", None)
         if isinstance(inputs, Mapping):
             return inputs, net(**inputs)
         return inputs, net(*inputs) if isinstance(inputs, list | tuple) else net(inputs)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """The numbers that are drawn inside are drawn again outside: by torch on the CPU, by Python, and by numpy where that is loaded."""
+    import torch
+
+    python, numpy = random.getstate(), sys.modules.get("numpy")
+    legacy = numpy.random.get_state() if numpy is not None else None
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            if numpy is not None:
+                numpy.random.set_state(legacy)
+
+
+def _made(factory: Any) -> nn.Module:
+    net = factory() if callable(factory) else factory
+    if not is_module(net):
+        raise BadInput("golden", "nothing computes the outputs: say after_save(…, module=net), or give factory=")
+    return net
+
+
+def _silent(module: nn.Module) -> dict[int, Any]:
+    """What deepcopy takes for the forward hooks, by their id: none. They watch training (a profiler, a logger), and workers have none."""
+    parts = unwrapped(module).modules()
+    return {id(hooks): OrderedDict() for part in parts for hooks in (part._forward_hooks, part._forward_pre_hooks)}
 
 
 def _on_cpu(value: Any) -> Any:
@@ -48,8 +85,11 @@ def _on_cpu(value: Any) -> Any:
     return value
 
 
-def _copy(module: nn.Module, state: Mapping[str, Any]) -> nn.Module:
-    """A copy in which every weight is that of `state`. What is tied stays tied, and may stand in `state` under one of its names."""
+def _copy(module: nn.Module, state: Mapping[str, Any], memo: dict[int, Any]) -> nn.Module:
+    """A copy in which every weight is that of `state`. What is tied stays tied, and may stand in `state` under one of its names.
+
+    `memo`: what else the copy has another of, as deepcopy takes it.
+    """
     module = unwrapped(module)
     if is_sharded(module):
         raise BadInput("golden", f"each process has only a part of the module: {_ADVICE}")
@@ -58,7 +98,7 @@ def _copy(module: nn.Module, state: Mapping[str, Any]) -> nn.Module:
         raise BadInput(
             "golden", f"the module has no {unknown[0]!r} ({len(unknown)} such weights in the save): {_ADVICE}"
         )
-    memo = _parameters(module, state) | _buffers(module, state, known)
+    memo = memo | _parameters(module, state) | _buffers(module, state, known)
     try:
         return copy.deepcopy(module, memo)
     except Exception as error:  # a tensor with a history, a lock, an open file: whatever the user keeps in it

@@ -12,6 +12,9 @@ from ..fleet import Fleet
 from .adopted import Adopted
 from .publishing import Publishing
 
+#: What the message says anyway, and how names of figures end that tell of the machine, not of the model.
+WHERE, SPEED = ("epoch", "step"), ("_runtime", "_per_second")
+
 
 class PublishTrainerCallback(Adopted):
     """`Trainer(callbacks=[PublishTrainerCallback("digits", monitor="eval_loss")])` publishes the weights after each save.
@@ -32,7 +35,7 @@ class PublishTrainerCallback(Adopted):
         for entry in state.log_history:
             if entry.get("step") == state.global_step:
                 logged |= entry
-        metrics = {name: value for name, value in logged.items() if name not in ("epoch", "step")}
+        metrics = {name: value for name, value in logged.items() if name not in WHERE and not name.endswith(SPEED)}
         self.publishing.after_save(model, metrics, epoch=state.epoch, step=state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

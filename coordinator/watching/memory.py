@@ -30,10 +30,11 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """`files`: artifact → what is known of it; `done`: their version, once it was published, found active, or refused for good."""
+    """`files`: artifact → what is known of it; `done`: their version, once it was published, found active, or refused for good; empty: they
+    were written again since; None: this host has dealt with none of them yet."""
 
     files: dict[str, Known] = {}
-    done: str = ""
+    done: str | None = None
 
     def digest_of(self, artifact: str, path: Path, identity: FileIdentity) -> str | None:
         """The digest of the file, if it is the one that was read."""

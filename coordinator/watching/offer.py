@@ -3,7 +3,8 @@
 ::
 
     read       each file, from its beginning to its end while it stays the same file; a container that is not whole ends it here
-    compare    the version is active, or was dealt with before: there is nothing to do
+    compare    the version is active, or was dealt with before: there is nothing to do. What this host has never dealt with may be what a
+               rollback has left: the fleet's history tells
     publish    under the publish lock, and only if the comparison still comes to the same: several hosts may have noticed. The copy has
                to have the digest that was read: each file is read twice before it is proposed
 """
@@ -11,19 +12,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from ..container import check_container
+from ..container import check_noticed
 from ..disk import explained, hash_file, open_source
 from ..errors import ArtifactRefused, NotCommitted, Pinned, UnknownModel
 from ..fleet import Fleet
 from ..manifest import Artifact, version_of
 from ..publish import CHANGED
-from ..status import ModelStatus
+from ..status import Generation, ModelStatus
 from .attempts import DECIDED
 from .memory import Known, Memory, Record
 from .settling import FileIdentity
@@ -93,9 +94,9 @@ class Offer:
 
     def _version(self) -> str:
         found = {name: self._record.digest_of(name, *file) for name, file in self._files.items()}
-        done = (
-            self._record.done if all(found.values()) else ""
-        )  # of these very files; one that was written again is news
+        is_new_here = not self._record.files
+        # Of these very files; one that was written again is news.
+        done = self._record.done if all(found.values()) or is_new_here else ""
         known = {
             name: Known(str(file.path), file.identity, found[name] or _read(file)) for name, file in self._files.items()
         }
@@ -124,6 +125,8 @@ class Offer:
             return self._unchanged(status, version, "it is active")
         if version == self._record.done and status.generation is not None:
             return self._unchanged(status, version, "it was dealt with before, and has not changed since")
+        if self._record.done is None and self._was_left(status, version):
+            return self._unchanged(status, version, "a rollback has left it, and it was not written since")
         if status.pin is not None:
             pin = status.pin
             raise Pinned(self.model, pin.by, pin.at or 0.0, pin.why, status.generation or 0)
@@ -131,6 +134,13 @@ class Offer:
         if version in tried:
             raise InWork
         return None
+
+    def _was_left(self, status: ModelStatus, version: str) -> bool:
+        """Whether these files are older than what is active, and a rollback went back to before they were."""
+        newest_s = max(file.identity.mtime_ns for file in self._files.values()) / 1e9
+        if status.committed_at is None or newest_s > status.committed_at:
+            return False
+        return is_left(self._fleet.history(self.model), version)
 
     def _unchanged(self, status: ModelStatus, version: str, why: str) -> Offered:
         return Offered(model=self.model, outcome="unchanged", generation=status.generation, version=version, why=why)
@@ -148,11 +158,22 @@ class Offer:
         except ArtifactRefused as error:
             if error.why != CHANGED and all(map(_is_same, self._files.values())):
                 raise
-            self._memory.write(self.model, Record())  # the same identity may have another content
+            self._memory.write(self.model, Record(done=""))  # the same identity may have another content
             raise ChangedMeanwhile(str(error)) from error
         assert draft.flip is not None
         flip = draft.flip
+        if flip.version != version:  # of an earlier try; the files were written through a mapping since
+            raise ChangedMeanwhile(f"{paths}: another content was published by request {request}")
         return Offered(model=self.model, outcome=flip.outcome, generation=flip.generation, version=version)
+
+
+def is_left(history: Iterable[Generation], version: str) -> bool:
+    """Whether a rollback went to before this version was active last. `history`: the newest first."""
+    committed = [row for row in history if row.outcome == "committed"]
+    last = next((row.generation for row in committed if row.version == version), None)
+    return last is not None and any(
+        row.generation > last and row.rollback_of is not None and row.rollback_of < last for row in committed
+    )
 
 
 def _read(file: Settled) -> str:
@@ -166,7 +187,10 @@ def _read(file: Settled) -> str:
         digest = hash_file(descriptor, file.identity.size)
         _check_same(file, descriptor)
         opened.seek(0)
-        check_container(opened, str(file.path))
+        try:
+            check_noticed(opened, str(file.path))
+        finally:
+            _check_same(file, descriptor)  # what is torn because it is written again is no verdict
     return digest
 
 

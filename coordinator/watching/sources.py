@@ -80,10 +80,10 @@ class Named:
 
 
 class Patterned:
-    """The files that patterns mean."""
+    """The files that patterns mean; `but`: models that are left to others."""
 
-    def __init__(self, patterns: Iterable[Pattern]) -> None:
-        self.patterns = tuple(patterns)
+    def __init__(self, patterns: Iterable[Pattern], but: Iterable[str] = ()) -> None:
+        self.patterns, self._but = tuple(patterns), frozenset(but)
 
     def look(self) -> Found:
         found = Found()
@@ -91,9 +91,9 @@ class Patterned:
         listed: dict[str, set[str]] = {}
         for pattern in self.patterns:
             for path, bound in _walk(pattern, found):
-                if (identity := _identity_of(path, found)) is None:
-                    continue
                 model, artifact = pattern.target_of(bound)
+                if model in self._but or (identity := _identity_of(path, found)) is None:
+                    continue
                 meant.setdefault(model, {}).setdefault(artifact, {})[path] = identity
                 listed.setdefault(model, set()).update(pattern.listed)
                 if not pattern.listed and artifact != ONLY:

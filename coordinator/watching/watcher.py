@@ -39,6 +39,8 @@ END_S = 2.0
 #: Seconds that one look gives files to settle: longer than any that do not change take.
 ONCE_S = SETTLED_ELSEWHERE_S + 2.0
 
+#: The id of a publish, and of which files: with others it would be another one, and the answer to it that of the first.
+_Request = tuple[str, dict[str, Settled]]
 #: What a publish came to, and of which files.
 _Result = tuple[str, dict[str, Settled], "Offered | Exception"]
 
@@ -50,7 +52,7 @@ class _Track:
     settling: Settling
     attempts: Attempts = field(default_factory=Attempts)
     artifacts: frozenset[str] = frozenset()  # that it had when it was taken last, where no pattern says
-    request: str = ""  # of a publish whose outcome is unknown
+    unknown: _Request | None = None  # of a publish whose outcome is unknown
     thread: threading.Thread | None = None
     missing: tuple[str, ...] = ()  # what was said to be waited for
     outcome: Offered | Exception | None = None  # of the last publish
@@ -194,8 +196,9 @@ class Watcher:
             if is_open_for_writing(file.path, is_local=kind_of(file.path).is_local):
                 _log.debug("%s is open for writing", file.path, extra=self._facts("writing", model))
                 return track.settling.is_written(now)
-        track.request = track.request or uuid.uuid4().hex
-        work = partial(self._publish, model, files, track.request)
+        if track.unknown is None or track.unknown[1] != files:
+            track.unknown = uuid.uuid4().hex, files
+        work = partial(self._publish, model, files, track.unknown[0])
         track.thread = threading.Thread(target=work, name=f"genlock-publish-{model}", daemon=True)
         track.thread.start()
         return Idle()
@@ -225,8 +228,9 @@ class Watcher:
             track.thread = None
         now, seen = clock(), {name: file.identity for name, file in files.items()}
         self._next = now if self._notice is not None else self._next  # it may have changed meanwhile
-        track.request = track.request if isinstance(result, OutcomeUnknown) else ""
-        if isinstance(result, ChangedMeanwhile | ArtifactMissing):
+        track.unknown = track.unknown if isinstance(result, OutcomeUnknown) else None
+        is_gone = isinstance(result, ArtifactMissing) and result.path in {str(file.path) for file in files.values()}
+        if is_gone or isinstance(result, ChangedMeanwhile):  # another missing file is the store's
             track.settling.is_written(now)
             return
         track.outcome = result

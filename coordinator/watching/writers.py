@@ -2,20 +2,25 @@
 
 The kernel knows it exactly for the files of this host: it gives a read lease (fcntl(2), F_SETLEASE) on a file only while nobody has it
 open for writing, through a shared mapping or from another container included. Who owns the file may ask. The lease is given back at
-once; a writer that comes just then waits for that moment. Where leases cannot be had, the descriptors of those processes that this user
-may look into are read, as many as there are. Of a writer on another host nothing can be known.
+once; a writer that comes just then waits for that moment, in which this process does nothing else, however many threads it has. Where
+leases cannot be had, the descriptors of those processes that this user may look into are read, as many as there are. Of a writer on
+another host nothing can be known.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
+import operator
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 #: The bits of the access mode in the flags of an open file (fcntl.h), and their value for reading only.
 _ACCESS, _READING = 3, os.O_RDONLY
@@ -42,13 +47,33 @@ def _by_lease(path: Path) -> bool | None:
     try:
         # A writer that opens it in this moment makes the kernel send a signal, SIGIO if nothing is said: that one would end the process.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError as error:
-        return True if error.errno == errno.EAGAIN else None  # EACCES: not our file; EINVAL: this file system has none
+        why = _lease(descriptor)
+    except OSError:
+        return None
     finally:
         os.close(descriptor)
+    if why:
+        return True if why == errno.EAGAIN else None  # EACCES: not our file; EINVAL: this file system has none
     return False
+
+
+def _lease(descriptor: int) -> int:
+    """Takes the lease and gives it back; 0, or the error of taking it.
+
+    No thread of this process runs in between: fcntl.fcntl lets the GIL go after the first call, and in a busy worker a writer would wait
+    for as long as this thread waits to get it back. The calls are made without letting it go, and one after the other from C (`map`),
+    where the interpreter does not look whether another thread wants it.
+    """
+    take, give_back = (partial(_fcntl(), descriptor, fcntl.F_SETLEASE, how) for how in (fcntl.F_RDLCK, fcntl.F_UNLCK))
+    calls: list[Callable[[], int]] = [take, ctypes.get_errno, give_back]
+    taken, why, _ = list(map(operator.call, calls))
+    return why if taken else 0
+
+
+@cache
+def _fcntl() -> Any:
+    """fcntl(2), called with the GIL held. None of the calls made by it waits for anything."""
+    return ctypes.PyDLL(None, use_errno=True).fcntl
 
 
 def _descriptors(path: Path, processes: Path) -> Iterator[Path]:

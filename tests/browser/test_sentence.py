@@ -19,7 +19,13 @@ CASES = {
     "worker.silent_since = null; delete worker.generations.digits; push()": (
         "1 of 3 workers has not loaded everything yet; the others agree."
     ),
-    "worker.generations.digits = 7; push()": "All 3 workers answer from the same generations.",
+    "worker.last_error = 'digits generation 7: signature: it is not signed'; push()": (
+        "1 of 3 workers cannot load what is active; the others agree."
+    ),
+    "worker.last_error = 'digits generation 6: signature: it is not signed'; push()": (
+        "1 of 3 workers has not loaded everything yet; the others agree."
+    ),
+    "worker.last_error = ''; worker.generations.digits = 7; push()": "All 3 workers answer from the same generations.",
     "Object.assign(model, { generation: 8, committed_at: now }); synthetic.push('models', { changed: [model], gone: [] })": (
         "3 of 3 workers have yet to say that they have changed."
     ),

@@ -78,6 +78,40 @@ def test_a_model_that_is_being_loaded_contradicts_nobody() -> None:
     assert found.differences[0].sentence == "a:1: digits is not loaded yet"
 
 
+REFUSED = "digits generation 4: signature: it is not signed"
+
+
+def failing(name: str, error: Any = REFUSED) -> WorkerStatus:
+    """Holds the model, has nothing of it loaded."""
+    return msgspec.structs.replace(worker(name), last_error=error)
+
+
+def test_who_cannot_load_what_is_active_is_not_said_to_be_loading() -> None:
+    """Every request was 503 for a missing key, the worker had given up, and the first line was calm: `1 of 1 worker loading`."""
+    found = judged(failing("a:1"))
+    assert (found.state, found.differing, found.differences[0].kind) == ("cannot", 0, "cannot")
+    assert found.sentence == f"1 of 1 worker cannot load what is active: a:1: {REFUSED}"
+
+
+@pytest.mark.parametrize(
+    "error", ["digits generation 3: build: x", "digit generation 4: x", "Redis does not answer", ["x"], None]
+)
+def test_an_error_about_something_else_is_no_reason_to_give_a_load_up(error: Any) -> None:
+    """Of the generation before, of another model, of Redis, or garbled: what is active is on its way."""
+    found = judged(failing("a:1", error))
+    assert (found.state, found.sentence) == ("changing", "nobody disagrees: 1 of 1 worker loading")
+
+
+def test_who_contradicts_is_told_before_who_cannot_load() -> None:
+    found = judged(worker("c:3"), failing("a:1"), worker("b:2", digits=3))
+    assert found.state == "disagree"
+    assert found.sentence == (
+        "1 of 3 workers does not agree: b:2: digits at 3, active is 4;"
+        f" 1 of 3 workers cannot load what is active: a:1: {REFUSED}"
+    )
+    assert [one.kind for one in found.differences] == ["behind", "cannot", "loading"]
+
+
 def test_what_the_fleet_does_not_know_cannot_differ() -> None:
     """Models without a generation, and models that nobody has published."""
     found = judged(worker("a:1", holds=("none", "new"), none=7), models=(model("new", 0),))

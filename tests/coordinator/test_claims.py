@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bucket import Bucket, Stage, every_order
 from genlock.coordinator import remote as remote_module
 from genlock.coordinator.claims import CLAIM_S, LOOK_S, MARK_S, RENEW_S, TAKING_S, Claims, claimed, marked
 from genlock.coordinator.errors import ArtifactRefused, StoreUnreachable
+from genlock.coordinator.publish import Draft
 from genlock.coordinator.remote import RemoteStore
 from genlock.coordinator.store import StoredObject
 
@@ -25,6 +27,11 @@ class Time:
 
     def __call__(self) -> float:
         return self.now
+
+
+def gone(*_: object) -> None:
+    """What a call does when the service is away."""
+    raise StoreUnreachable("bucket://b", "connection reset")
 
 
 def remote(bucket: Bucket, tmp_path: Path, stage: Stage, clock: Time) -> RemoteStore:
@@ -47,9 +54,11 @@ def meet(tmp_path: Path) -> int:
         proposed: set[str] = set()
 
         def publish() -> None:
-            artifact = remote(bucket, tmp_path, stage, clock).stage(source, name="model")
+            publishers = remote(bucket, tmp_path, stage, clock)
+            artifact = publishers.stage(source, name="model")
             stage.step()
             proposed.add(artifact.digest)
+            publishers.release()
 
         def collect() -> None:
             keep = frozenset(proposed)
@@ -84,6 +93,15 @@ def test_without_the_wait_for_a_mark_an_object_is_lost(tmp_path: Path, monkeypat
 def test_without_claims_an_object_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same of the other half."""
     monkeypatch.setattr("genlock.coordinator.claims.claimed", lambda *_: frozenset())
+    with pytest.raises(AssertionError, match="is lost"):
+        meet(tmp_path)
+
+
+def test_with_claims_that_end_with_their_publish_an_object_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why a claim is left to its time: a collector asked what is needed before the proposal, and looked at the claims after it."""
+    monkeypatch.setattr(Claims, "release", lambda claims: claims._files.remove(claims._key))
     with pytest.raises(AssertionError, match="is lost"):
         meet(tmp_path)
 
@@ -126,6 +144,49 @@ def test_a_collector_that_died_stops_nobody_for_long(
     digest = store.stage(model, name="model").digest
     assert MARK_S <= clock.now - began <= MARK_S + 2 * LOOK_S and TAKING_S < MARK_S / 2
     assert store.path(digest).removeprefix("bucket://b/") in bucket.files
+
+
+def test_a_mark_that_was_waited_for_once_is_not_waited_for_again(
+    store: RemoteStore, bucket: Bucket, clock: Time, tmp_path: Path
+) -> None:
+    """A model of four files waited for two minutes four times. The clock of this store does not move, so the mark never gets old there."""
+    bucket.write("marks/dead", b"{}")
+    began = clock.now
+    for number in range(4):
+        path = tmp_path / str(number)
+        path.write_bytes(b"shard %d" % number)
+        store.stage(path, name="shard")
+    assert clock.now - began <= MARK_S + 2 * LOOK_S
+
+
+def test_a_mark_that_was_left_long_ago_stops_nobody(
+    store: RemoteStore, bucket: Bucket, clock: Time, model: Path
+) -> None:
+    """A gc was killed a week ago and nobody ran another: every file of every publish waited for two minutes."""
+    bucket.files["marks/dead"] = (b"{}", bucket.now - MARK_S - 1)
+    began = clock.now
+    store.stage(model, name="model")
+    assert clock.now == began
+
+
+def test_claims_that_count_no_more_are_not_read(
+    store: RemoteStore, bucket: Bucket, clock: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every trainer leaves a claim. After two thousand of them reading took longer than a turn, and each gc ended in an error; the claims
+    were removed only by one that did not."""
+    for number in range(2000):
+        bucket.files[f"claims/{number}"] = (b'{"digests":{}}', bucket.now - CLAIM_S)
+    bucket.files["objects/aa/" + "0" * 62] = (b"x", bucket.now - OLD_S)
+    read = bucket.read
+
+    def slowly(*what: Any) -> bytes:
+        clock.now += 0.02
+        return read(*what)
+
+    monkeypatch.setattr(bucket, "read", slowly)
+    assert len(store.collect((), older_than_s=CLAIM_S, ours=clock)) == 1
+    bucket.now += 1
+    assert store.collect((), older_than_s=CLAIM_S, ours=clock) == [] and not bucket.list("claims")
 
 
 def test_a_collector_that_was_stopped_goes_on_under_a_new_mark(
@@ -193,6 +254,7 @@ def test_what_is_kept_or_young_or_claimed_stays_and_the_rest_goes(
 def test_a_claim_counts_for_its_time_on_the_clock_of_the_store(bucket: Bucket, clock: Time) -> None:
     claims = Claims(bucket, wait=lambda _: None, now=clock)
     claims.take("a")
+    claims.release()
     clock.now += CLAIM_S - 10
     bucket.now += CLAIM_S - 10
     claims.take("b")
@@ -210,8 +272,62 @@ def test_a_long_upload_says_again_what_it_relies_on(bucket: Bucket, clock: Time)
     for _ in range(12):
         clock.now += RENEW_S / 2
         bucket.now += RENEW_S / 2
-        claims.renew("a")
+        claims.renew()
     assert claimed(bucket, bucket.now) == {"a"}
+
+
+def test_a_publish_of_many_hours_keeps_its_first_file(
+    store: RemoteStore, bucket: Bucket, clock: Time, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four shards of 25 minutes each over a slow line, and a fifth whose digest took two hours: before the proposal gc took away the first,
+    and then every worker failed. What is said again ends with the publish, or nothing that a long-lived trainer sent would ever go."""
+
+    def passes(seconds: float) -> None:
+        clock.now += seconds
+        bucket.now += seconds
+
+    upload, hash_file, collected = bucket.upload, remote_module.hash_file, list[StoredObject]()
+
+    def slowly(*what: Any, **how: Any) -> None:
+        passes(1500.0)
+        upload(*what, **how)
+
+    def hash_slowly(source: int, size: int, progress: Callable[[int, int], None]) -> str:
+        for done in range(24 if size == len(b"the fifth") else 0):
+            passes(300.0)
+            progress(done, size)
+            collected.extend(store.collect((), older_than_s=CLAIM_S, ours=clock))
+        return hash_file(source, size)
+
+    monkeypatch.setattr(bucket, "upload", slowly)
+    monkeypatch.setattr(remote_module, "hash_file", hash_slowly)
+    draft = Draft(store)
+    for number, content in enumerate((b"one", b"two", b"three", b"four", b"the fifth")):
+        (tmp_path / str(number)).write_bytes(content)
+        draft.copy(f"shard{number}", tmp_path / str(number))
+    manifest = draft.stage("m", author="", progress=None)
+    collected += store.collect((), older_than_s=CLAIM_S, ours=clock)
+    assert len(manifest.digests) == 5 and collected == []
+
+    draft.discard()  # the publish has ended
+    passes(CLAIM_S + 1)
+    store.stage(tmp_path / "0", name="model")
+    removed = {one.digest for one in store.collect((), older_than_s=CLAIM_S, ours=clock)}
+    assert removed == manifest.digests - {manifest.artifact("shard0").digest}
+
+
+def test_a_claim_that_cannot_be_said_again_for_some_minutes_harms_nothing(
+    bucket: Bucket, clock: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts for long enough to be said later. Before it counts no more, the publish ends with an error."""
+    claims = Claims(bucket, wait=lambda _: None, now=clock)
+    claims.take("a")
+    monkeypatch.setattr(bucket, "write", gone)
+    clock.now += RENEW_S
+    claims.renew()
+    clock.now += RENEW_S
+    with pytest.raises(StoreUnreachable):
+        claims.renew()
 
 
 def test_a_claim_that_cannot_be_read_stops_the_collector(store: RemoteStore, bucket: Bucket) -> None:
@@ -227,6 +343,26 @@ def test_a_mark_ends_with_its_turn(bucket: Bucket) -> None:
         assert bucket.list("marks")
         raise KeyError
     assert not bucket.list("marks")
+
+
+@pytest.mark.parametrize("call", ["write", "list", "look"])
+def test_a_small_call_that_does_not_come_through_is_tried_again(
+    store: RemoteStore, bucket: Bucket, model: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """An upload was tried four times, and the claim before it once: a service that was away for a second ended a publish of an hour."""
+    monkeypatch.setattr(remote_module, "PAUSES_S", (0.0, 0.0))
+    tries: list[object] = []
+    works = getattr(bucket, call)
+
+    def twice(*what: object) -> object:
+        tries.append(what)
+        return gone() if len(tries) < 3 else works(*what)
+
+    monkeypatch.setattr(bucket, call, twice)
+    assert store.verify(store.stage(model, name="m").digest, 7) is None and len(tries) >= 3
+    monkeypatch.setattr(bucket, call, gone)
+    with pytest.raises(StoreUnreachable):
+        store.stage(model, name="m")
 
 
 def test_an_upload_that_does_not_come_through_is_tried_again(

@@ -18,6 +18,7 @@ from genlock.coordinator.disk import (
     explained,
     hash_file,
     make_folder,
+    make_private,
     open_source,
     refuse_changed,
 )
@@ -31,6 +32,18 @@ SIZES = [1, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES, 3 * PIECE_BYTES + 1]
 def content(size: int) -> bytes:
     """Bytes in which no two pieces are the same."""
     return blake3(b"content").digest(length=size)
+
+
+def test_a_private_folder_is_private_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    """Below an open one that somebody chose, or where none can be made, nothing changes: who needs it finds out."""
+    private = tmp_path / "a" / "b"
+    for mode in (0o700, 0o750):
+        make_private(private)
+        assert private.stat().st_mode & 0o777 == mode
+        private.chmod(0o750)
+    (tmp_path / "file").touch()
+    make_private(tmp_path / "file" / "b")
+    assert not (tmp_path / "file").is_dir()
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -133,6 +133,14 @@ def test_sentinels_that_do_not_answer_are_told_in_one_line(tmp_path: Path) -> No
         fleet.status()
 
 
+def test_the_state_folder_is_private_also_where_the_store_is_made_in_it_first(tmp_path: Path) -> None:
+    """The page said 0700. The store was the first to be made, and its folders have what the umask leaves."""
+    fleet = Fleet(state_dir=tmp_path / "deep" / "state", name="mode")
+    assert fleet.identity.fleet_id
+    assert (tmp_path / "deep" / "state" / "store").is_dir()
+    assert (tmp_path / "deep" / "state").stat().st_mode & 0o777 == 0o700
+
+
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[Fleet]:
     """A fleet on the embedded server of a state folder of its own."""
@@ -415,3 +423,14 @@ def test_how_full_the_server_is_can_be_asked(serving: Any, new_fleet: Callable[.
         with redis.Redis.from_url(url) as client:
             client.config_set("maxmemory", "1gb")
         assert registry.memory()[1] == 2**30
+
+
+def test_a_rollback_is_as_old_as_its_decision(fleet: Fleet, put: Callable[..., Any]) -> None:
+    """Somebody looked for last night's rollback: the history told when the old checkpoint had been staged, a week before."""
+    put(fleet, "a")
+    put(fleet, "b")
+    fleet.rollback("digits", pin=False)
+    newest, second, first = fleet.history("digits")
+    assert newest.rollback_of == 1 and newest.created_at == first.created_at
+    assert newest.decided_at is not None and second.decided_at is not None
+    assert newest.decided_at >= second.decided_at

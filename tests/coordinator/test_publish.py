@@ -410,6 +410,37 @@ def test_a_rollback_is_waited_for_like_a_publish(
         flying.result(10)
 
 
+def test_a_rollback_that_comes_to_nothing_says_that_the_pin_stays(
+    fleet: Fleet, member: Any, checkpoint: Any, background: Any, wait_for: Any
+) -> None:
+    """It was rejected, "what was active stays active"; the next publish was refused for a pin that nobody had been told of."""
+    for value in (1, 2):
+        fleet.publish("digits", checkpoint(value))
+    one = member()
+
+    def going_back(**how: Any) -> Any:
+        flying = background(lambda: fleet.rollback("digits", **how))
+        gen = wait_for(one.candidate, description="the rollback's candidate")
+        return flying, gen
+
+    flying, _ = going_back(pin=False)
+    fleet.abort("digits")
+    with pytest.raises(FlipAborted, match="was aborted") as aborted:
+        flying.result(10)
+    assert "pinned" not in str(aborted.value)
+
+    still = r"digits stays pinned at generation 2; `genlock unpin digits` lets proposals in$"
+    flying, _ = going_back()
+    fleet.abort("digits")
+    with pytest.raises(FlipAborted, match=still):
+        flying.result(10)
+    flying, gen = going_back()
+    one.bad(gen, why="cannot be loaded any more")
+    with pytest.raises(FlipRejected, match=still) as rejected:
+        flying.result(10)
+    assert rejected.value.facts["pinned"] == 2
+
+
 def test_a_rollback_to_what_is_poisoned_names_a_remedy_that_it_has(fleet: Fleet, member: Any, checkpoint: Any) -> None:
     """It was told to use force, which a rollback has not."""
     fleet.publish("digits", checkpoint(1))

@@ -13,6 +13,7 @@ import pytest
 from genlock.coordinator import remote as remote_module
 from genlock.coordinator import remotefiles
 from genlock.coordinator.doctor import examine
+from genlock.coordinator.doctor.facts import RemoteFacts
 from genlock.coordinator.doctor.remote import look_at_remote
 from genlock.coordinator.doctor.remote_verdicts import judge_remote
 from genlock.coordinator.endpoint import Endpoint
@@ -207,8 +208,22 @@ def test_a_bucket_that_is_not_there_is_said(s3: str, tmp_path: Path) -> None:
     with pytest.raises(StoreUnusable, match="make the bucket first"):
         identity(store, "prod", lease_s=None)
     facts = look_at_remote(store.files)
-    assert [(one.check, one.level) for one in judge_remote(facts)] == [("url", "wrong")]
+    (found,) = judge_remote(facts)
+    assert (found.check, found.level) == ("url", "wrong") and found.advice.startswith("Make the bucket first")
     store.close()
+
+
+def test_a_service_that_is_down_is_asked_about_and_not_its_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor said that the environment says who may come in; the service was stopped."""
+    monkeypatch.setattr(RemoteFiles, "look", lambda *_: (_ for _ in ()).throw(StoreUnreachable("s3://m/p", "no route")))
+    (found,) = judge_remote(look_at_remote(RemoteFiles("s3://m/p")))
+    assert (found.level, found.found) == ("wrong", "s3://m/p: it does not answer: no route")
+    assert found.advice.startswith("Is it running") and "AWS_ENDPOINT_URL" in found.advice
+    (found,) = judge_remote(look_at_remote(RemoteFiles("gs://m/p")))
+    assert "AWS" not in found.advice
+    monkeypatch.setattr(RemoteFiles, "look", lambda *_: (_ for _ in ()).throw(ArtifactRefused("k", "denied")))
+    (found,) = judge_remote(look_at_remote(RemoteFiles("s3://m/p")))
+    assert "denied" in found.found and found.advice.startswith("Allow it")
 
 
 def test_who_brings_no_credentials_is_told_what_to_set(
@@ -311,6 +326,14 @@ def test_the_doctor_looks_at_a_url(s3: str, redis_url: str, tmp_path: Path) -> N
     assert found.store == s3
     of_store = {one.check: one for one in found.findings if one.subject == "store"}
     assert set(of_store) == {"url", "files", "calls", "workers"} and "cache" in of_store["workers"].found
+
+
+def test_the_doctor_warns_of_a_store_for_all_hosts_and_a_redis_for_one() -> None:
+    """All was well on both hosts, and neither heard of what the other published: each had a Redis of its own."""
+    facts = RemoteFacts(url="s3://models/prod")
+    (found,) = [one for one in judge_remote(facts, is_redis_shared=False) if one.level != "ok"]
+    assert (found.check, found.level) == ("redis", "warning") and "GENLOCK_REDIS_URL" in found.advice
+    assert {one.level for one in judge_remote(facts)} == {"ok"}
 
 
 def test_a_good_bucket_is_well_and_left_as_it_was(store: RemoteStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,37 @@ def test_after_a_way_back_that_and_the_highest_are_let_in_and_nothing_between() 
     assert seen == Seen(30, V3, V1, 10, V1)
     assert lets_in(Claim(10, V1), seen, needs_order=True) and lets_in(Claim(30, V3), seen)
     assert not lets_in(Claim(20, V2), seen) and not lets_in(Claim(10, V2), seen)
-    assert advanced(Claim(31, V2, V1), seen) == Seen(31, V2, V1), "the next publish ends it"
+    assert advanced(Claim(31, V2, V1), seen) == Seen(31, V2, V1, left=(V1, V3)), "the next publish ends it"
+
+
+def test_a_way_back_is_one_step(tmp_path: Path) -> None:
+    """Version 1 stood in Redis as the active one while version 4 was signed: from there everybody could go back to it, past version 3."""
+    serials = Serials(tmp_path, FLEET)
+    for claim in (Claim(10, V1), Claim(20, V2, V1), Claim(30, V3, V2)):
+        serials.became_active("m", claim, needs_order=True)
+    assert serials.seen("m") == Seen(30, V3, V2, left=(V1, V2))
+    four = "4" * 64
+    for forged in (V1, V2):
+        assert advanced(Claim(40, four, forged), serials.seen("m")).way_back == ""
+    assert advanced(Claim(40, four, V3), serials.seen("m")).way_back == V3
+    assert advanced(Claim(40, four, "5" * 64), serials.seen("m")).way_back == "5" * 64, "this host missed a publish"
+    assert advanced(Claim(40, V3, V2), serials.seen("m")).way_back == V2, "the same content again"
+    serials.became_active("m", Claim(20, V2, V1, is_rollback=True), needs_order=True)
+    assert advanced(Claim(40, four, V2), serials.seen("m")).way_back == V2, "what was gone back to is active"
+
+
+def test_what_is_remembered_has_an_end(tmp_path: Path) -> None:
+    serials = Serials(tmp_path, FLEET)
+    for number in range(1, room.MAX_LEFT + 10):
+        serials.became_active("m", Claim(number, f"{number:064x}", f"{number - 1:064x}"), needs_order=True)
+    assert len(serials.seen("m").left) == room.MAX_LEFT
+
+
+def test_the_newest_content_stays_when_its_order_does_not_count_any_more() -> None:
+    """An operator's key was replaced: what its order had led to was refused by every worker that was started again."""
+    seen = Seen(30, V1)
+    assert lets_in(Claim(10, V1, is_rollback=True), seen, needs_order=True)
+    assert not lets_in(Claim(10, V2, is_rollback=True), seen, needs_order=True)
 
 
 claims = st.builds(
@@ -135,6 +165,14 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
         Serials(tmp_path, "../x")
     with pytest.raises(InvalidName):
         Serials(tmp_path, FLEET).seen("../../m")
+
+
+def test_what_trainers_know_to_have_been_active_never_falls(tmp_path: Path) -> None:
+    assert Serials(tmp_path, FLEET).highest_before("m") == 0
+    for serial in (5, 9, 7):
+        Serials(tmp_path, FLEET).was_active("m", serial)
+    assert Serials(tmp_path, FLEET).highest_before("m") == 9
+    assert Serials(tmp_path, FLEET).highest_before("n") == 0
 
 
 # --- what a trainer signs next -----------------------------------------------------------------------------------------

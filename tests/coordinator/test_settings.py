@@ -36,6 +36,8 @@ READ: list[tuple[str, str, str, Any]] = [
     ("GENLOCK_MAX_BYTES", "1000", "max_bytes", 1000),
     ("GENLOCK_MAX_MODELS", "50", "max_models", 50),
     ("GENLOCK_CACHE_TTL", "10m", "cache_ttl_s", 600.0),
+    ("GENLOCK_CACHE_TTL", "0", "cache_ttl_s", None),
+    ("GENLOCK_CACHE_TTL", " 0.0 ", "cache_ttl_s", None),
     ("GENLOCK_USE_CACHE", "off", "use_cache", False),
     ("GENLOCK_FORCE_RELOAD", "Yes", "force_reload", True),
     ("GENLOCK_CHECK_MTIME", "true", "check_mtime", True),

@@ -47,6 +47,44 @@ def test_another_trainer_goes_on_above_what_is_active_whatever_its_clock_says(tm
     assert behind.published(plain(3), first, [waiting, None]).serial == waiting.serial + 1, "what is in work counts too"
 
 
+def test_an_old_manifest_in_the_place_of_the_active_one_is_no_way_back(tmp_path: Path) -> None:
+    """Somebody wrote version 1's manifest there while version 4 was published: the trainer signed a way back of three steps."""
+    first, second, third = (signer(tmp_path, TRAINER, at=1000.0).published(plain(n), None) for n in (1, 2, 3))
+    signer(tmp_path, TRAINER, at=1000.0).committed(third)
+    assert signer(tmp_path, TRAINER, at=1000.0).published(plain(4), first, [first, second, third]).way_back == ""
+    assert signer(tmp_path, TRAINER, at=1000.0).published(plain(4), third).way_back == third.version
+    elsewhere = signer(tmp_path / "e", OTHER, at=1000.0)
+    assert elsewhere.published(plain(4), second).way_back == second.version
+    assert elsewhere.published(plain(5), first).way_back == "", "what was found active is remembered, too"
+    copied = elsewhere.published(msgspec.structs.replace(plain(9), model="n"), None)
+    assert elsewhere.published(plain(5), copied).way_back == "", "another model's"
+
+
+def test_a_rejected_publish_changes_no_way_back(tmp_path: Path) -> None:
+    one = signer(tmp_path, TRAINER, at=1000.0)
+    one.committed(first := one.published(plain(1), None))
+    one.published(plain(2), first)
+    assert one.published(plain(3), first).way_back == first.version
+
+
+def test_a_full_disk_does_not_make_a_failure_of_what_was_committed(tmp_path: Path) -> None:
+    one = signer(tmp_path, TRAINER, at=1000.0)
+    first = one.published(plain(1), None)
+    (tmp_path / "serials" / FLEET / "before").write_text("no folder")
+    one.committed(first)
+
+
+def test_after_a_way_back_without_an_order_numbers_go_on_above_what_was_left(tmp_path: Path) -> None:
+    """One trainer's clock was ten minutes ahead; a policy went back from its publish. The next one, of another host, was refused."""
+    first = signer(tmp_path / "b", OTHER, at=1000.0).published(plain(1), None)
+    ahead = signer(tmp_path / "a", TRAINER, at=1600.0).published(plain(2), first)
+    after = signer(tmp_path / "b", OTHER, at=1001.0).published(plain(3), first, [first, ahead, first])
+    assert after.serial == ahead.serial + 1
+    operator = signer(tmp_path / "o", OPERATOR, at=1001.0)
+    back = operator.goes_back(first, left=3, known=[first, ahead, first], author="ann")
+    assert back.order is not None and back.order.serial == ahead.serial + 1
+
+
 def test_a_number_that_nobody_vouches_for_counts_for_nothing(tmp_path: Path) -> None:
     """Whoever writes to Redis wrote the greatest number there is: nobody could have published after it."""
     bad = signer(tmp_path / "s", STRANGER, at=1e9).published(plain(1), None)
@@ -63,7 +101,7 @@ def test_an_order_has_a_number_of_its_own_after_which_a_trainer_goes_on(tmp_path
     first = trainer.published(plain(1), None)
     second = trainer.published(plain(2), first)
     operator = signer(tmp_path / "o", OPERATOR, at=3000.0)
-    back = operator.goes_back(first, left=2, before=second, author="ann")
+    back = operator.goes_back(first, left=2, known=[first, second], author="ann")
     order = back.order
     assert order is not None
     assert (order.version, order.back_to, order.left, order.author) == (first.version, first.serial, 2, "ann")
@@ -76,7 +114,7 @@ def test_an_order_has_a_number_of_its_own_after_which_a_trainer_goes_on(tmp_path
         "a trainer that does not know the operator's key cannot believe its number"
     )
     late = signer(tmp_path / "l", OPERATOR, at=10.0)
-    assert (found := late.goes_back(first, left=2, before=second, author="")).order is not None
+    assert (found := late.goes_back(first, left=2, known=[first, second], author="")).order is not None
     assert found.order.serial == second.serial + 1, "an operator's clock may be behind"
 
 
@@ -84,9 +122,9 @@ def test_an_operator_does_not_order_to_go_back_to_what_somebody_has_changed(tmp_
     first = signer(tmp_path / "t", TRAINER, at=1000.0).published(plain(1), None)
     operator = signer(tmp_path / "o", OPERATOR, at=3000.0)
     with pytest.raises(WrongSignature):
-        operator.goes_back(msgspec.structs.replace(first, message="x"), left=2, before=None, author="ann")
+        operator.goes_back(msgspec.structs.replace(first, message="x"), left=2, known=[], author="ann")
     with pytest.raises(Unsigned):
-        operator.goes_back(plain(1), left=2, before=None, author="ann")
+        operator.goes_back(plain(1), left=2, known=[], author="ann")
 
 
 def test_without_keys_everything_goes_through_as_it_is(tmp_path: Path) -> None:

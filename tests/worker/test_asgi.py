@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from genlock.coordinator.canary import place_of
@@ -243,6 +245,42 @@ def test_the_loop_goes_on_while_a_model_is_loaded(publish: Publish, new_cache: N
     assert asking(app_of(cache), talk) == [200, 200, 503, 200, 200, 200, 200]
 
 
+def test_endpoints_in_threads_are_answered_while_many_wait_for_a_cold_model(
+    publish: Publish, new_cache: NewCache
+) -> None:
+    """A model is cold and popular. Its requests wait in threads, and took all those in which FastAPI runs a `def`: no request for any model
+    was answered until the load was over."""
+    publish(1, "a")
+    publish(2, "b")
+    release, begun = threading.Event(), threading.Event()
+
+    def slow(checkpoint: Any) -> nn.Module:
+        begun.set()
+        release.wait(20)
+        return state_dict_into(lambda: nn.Linear(2, 2))(checkpoint)
+
+    cache = new_cache("a", "b", loaders={"a": slow, "b": lambda: nn.Linear(2, 2)})
+    app = app_of(cache)
+
+    @app.get("/b-in-a-thread")
+    def b_in_a_thread() -> dict[str, int]:
+        with use("b") as held:
+            return {"generation": held.generation}
+
+    async def talk(client: httpx.AsyncClient) -> list[int]:
+        assert (await client.get("/b-in-a-thread")).status_code == 200
+        threads = current_default_thread_limiter()
+        waiting = [asyncio.create_task(client.get("/one")) for _ in range(int(threads.total_tokens))]
+        assert await asyncio.get_running_loop().run_in_executor(None, begun.wait, 20)
+        answering = asyncio.create_task(client.get("/b-in-a-thread"))
+        await asyncio.wait([answering], timeout=10)
+        is_answered = answering.done()
+        release.set()
+        return [is_answered, (await answering).status_code, *[(await task).status_code for task in waiting]]
+
+    assert asking(app, talk) == [True, *[200] * 41]
+
+
 def test_the_loop_goes_on_while_a_clear_waits(cache: ModelCache, member: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker hangs: a fleet-wide clear waits for it, and this worker answers meanwhile. Then the silent one is named."""
     cache.prewarm()
@@ -465,6 +503,7 @@ def test_an_app_answers_livez_before_torch_is_imported(publish: Publish, fleet: 
         "GENLOCK_STORE": str(tmp_path / "store"),
         "GENLOCK_STATE_DIR": str(tmp_path / "state"),
         "GENLOCK_MODELS": "m=theirs:net",
+        "GENLOCK_LOG": "json",
     }
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
@@ -476,3 +515,5 @@ def test_an_app_answers_livez_before_torch_is_imported(publish: Publish, fleet: 
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+    events = [json.loads(line).get("event") for line in done.stderr.splitlines() if line.startswith("{")]
+    assert "loaded" in events, "no server for ASGI gives genlock's lines a place: the lifespan does"

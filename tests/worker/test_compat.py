@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -156,12 +157,70 @@ def test_a_file_that_comes_later_joins_when_it_is_loaded(
     assert answers(evaluator) == {"a": 2}
     bad = train("b", 3)
     torch.save({"wrong": torch.zeros(1)}, bad)
-    wait_for(lambda: "b is left out of its batch, because generation 1 cannot be loaded" in caplog.text)
+    wait_for(lambda: "b is left out of its batch, because generation 1 could not be loaded here" in caplog.text)
     assert answers(evaluator) == {"a": 2}
     train("b", 4)
     assert wait_for(lambda: answers(evaluator).get("b")) == 4
     bad.unlink()
     assert answers(evaluator) == {"a": 2, "b": 4}, "training may be about to write it again"
+
+
+def test_a_bad_new_file_keeps_no_worker_from_answering(
+    train: Train, new_evaluator: NewEvaluator, fleet: Fleet, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Training leaves a torn file, one of other shapes and one with a name too long beside the good ones. Workers that ran went on without
+    them; every one that was started after that answered 422 or 503 for the whole signature."""
+    train("a", 2)
+    running = new_evaluator(cache_check_mtime=True)
+    assert answers(running) == {"a": 2}
+    train("torn", 3).write_bytes(train("torn", 3).read_bytes()[:700])
+    torch.save({"weight": torch.zeros(7, 7), "bias": torch.zeros(7)}, train("wrong", 4))
+    train("ä" * 40, 5)
+    wait_for(lambda: "wrong is left out of its batch, because generation 1" in caplog.text)
+    assert answers(running) == {"a": 2}
+    caplog.clear()
+    started = new_evaluator(cache_check_mtime=True)
+    assert answers(started) == {"a": 2}
+    assert answers(started) == {"a": 2}
+    for name, why in (("torn", "truncated"), ("wrong", "generation 1 could not be loaded here"), ("ä" * 40, "128 are")):
+        (said,) = {text for text in caplog.messages if "left out of its batch" in text and why in text}
+        assert name in said or SIG.replace("=", "-3d").replace(";", "-3b") in said
+        assert caplog.messages.count(said) == 1, "it is looked every second, and said once"
+    train("torn", 6)
+    train("wrong", 7)
+    wait_for(lambda: answers(started) == {"a": 2, "torn": 6, "wrong": 7}, 20)
+
+
+def test_where_no_file_is_good_the_error_says_why(train: Train, new_evaluator: NewEvaluator) -> None:
+    torch.save({"weight": torch.zeros(7, 7)}, train("a", 2))
+    torch.save({"weight": torch.zeros(7, 7)}, train("b", 3))
+    evaluator = new_evaluator()
+    for _ in range(2):
+        with pytest.raises(NotReady, match="generation 1 could not be loaded here"):
+            evaluator.load_models(SIG)
+    train("c", 4).write_bytes(b"PK torn")
+    done = evaluator.refresh(SIG)
+    assert (done.models["c"], list(done.models)) == ("failed", ["a", "b", "c"])
+    assert set(done.result.failed) >= {"dim-3d3-3btau-3d1--c"}
+
+
+def test_a_new_file_that_training_still_writes_makes_nobody_wait(
+    train: Train, new_evaluator: NewEvaluator, fleet: Fleet, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker is restarted while training writes a further model: its requests waited for that one, and then answered 503."""
+    train("a", 2)
+    assert answers(new_evaluator()) == {"a": 2}
+    whole = train("b", 3).read_bytes()
+    started = new_evaluator({"max_wait_s": 15.0}, cache_check_mtime=True)
+    with train("b", 3).open("wb") as file:
+        file.write(whole[:700])
+        file.flush()
+        began = time.monotonic()
+        assert answers(started) == {"a": 2}
+        assert time.monotonic() - began < 10
+        assert "it joins when it is whole" in caplog.text
+        file.write(whole[700:])
+    wait_for(lambda: answers(started) == {"a": 2, "b": 3}, 20)
 
 
 def test_a_file_that_is_written_all_the_time_is_not_published(train: Train, new_evaluator: NewEvaluator) -> None:
@@ -272,7 +331,7 @@ def test_without_check_mtime_only_a_refresh_publishes(train: Train, new_evaluato
     train("c", 7)
     assert answers(evaluator) == {"a": 2, "b": 3}
     done = evaluator.refresh(SIG)
-    assert done.models == {"a": "published", "b": "refreshed", "c": "refreshed"}
+    assert done.models == {"a": "published", "b": "refreshed", "c": "published"}
     assert (done.result.ok, done.result.asked) == (True, 2)
     assert answers(evaluator) == {"a": 5, "b": 3, "c": 7}
     path.write_bytes(b"PK\x03\x04 torn")
@@ -280,6 +339,20 @@ def test_without_check_mtime_only_a_refresh_publishes(train: Train, new_evaluato
     assert done.models["a"] == "failed"
     assert "truncated" in done.result.failed[evaluator.cache.batches[SIG]["a"]]
     assert answers(evaluator)["a"] == answers(other)["a"] == 5, "what was active stays active"
+
+
+def test_a_refresh_does_not_say_refreshed_of_a_file_that_is_not_served(
+    train: Train, new_evaluator: NewEvaluator, fleet: Fleet
+) -> None:
+    """Whoever asks for a refresh of what the fleet went back from, or has refused, believes otherwise that the file is served now."""
+    train("a", 2)
+    evaluator = new_evaluator()
+    assert answers(evaluator) == {"a": 2}
+    train("a", 5)
+    assert evaluator.refresh(SIG).models == {"a": "published"}
+    fleet.rollback(evaluator.cache.batches[SIG]["a"], pin=False)
+    assert evaluator.refresh(SIG).models == {"a": "kept"}
+    assert answers(evaluator) == {"a": 2}
 
 
 def test_one_entry_and_one_signature_and_all_are_dropped_here(
@@ -364,13 +437,27 @@ def test_the_older_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fresh_config")
+def test_a_time_to_live_of_0_is_none_in_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old deployments say M10D_CACHE_TTL=0, and their workers did not start."""
+    monkeypatch.setenv("M10D_CACHE_TTL", "0")
+    assert compat.EVALUATION_CONFIG["cache_ttl"] is None
+
+
+def test_the_status_says_the_configuration_that_counts(new_evaluator: NewEvaluator) -> None:
+    """A configuration from a file of text: "false" worked as false, and was shown as text, which is true."""
+    found = new_evaluator(use_cache="false", cache_check_mtime="no", cache_ttl="5m", force_reload="1").cache_status()
+    config = {"use_cache": False, "cache_check_mtime": False, "cache_ttl": 300.0, "force_reload": True}
+    assert found["config"] == config
+
+
+@pytest.mark.usefixtures("fresh_config")
 def test_the_dictionary_becomes_the_settings(new_evaluator: NewEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = new_evaluator(
         use_cache=False, cache_check_mtime=True, cache_ttl=90, force_reload=True, device="cpu"
     ).cache.settings
     assert (settings.use_cache, settings.check_mtime, settings.force_reload) == (False, True, True)
     assert settings.cache_ttl_s == 90
-    for none in (0, None):
+    for none in (0, None, "0", 0.0):
         assert new_evaluator({"cache_ttl_s": 5.0}, cache_ttl=none).cache.settings.cache_ttl_s is None
     with pytest.raises(SettingsInvalid, match="cache_ttl_s"):
         new_evaluator(cache_ttl="soon")
@@ -501,7 +588,8 @@ ROWS = {
     "the time of each file": "test_compat::test_a_changed_file_changes_all_workers",
     "a changed file": "../flow/test_m10d::test_before_and_after_answer_the_same_but_for_what_went_wrong",
     "a file that is half written": "../flow/test_m10d::test_before_and_after_answer_the_same_but_for_what_went_wrong",
-    "a new file": "test_compat::test_a_file_that_comes_later_joins_when_it_is_loaded",
+    "a new file belongs": "test_compat::test_a_file_that_comes_later_joins_when_it_is_loaded",
+    "a new file that is no good": "test_compat::test_a_bad_new_file_keeps_no_worker_from_answering",
     "a file that is removed": "test_compat::test_a_file_that_comes_later_joins_when_it_is_loaded",
     "`invalidate(rqa_sig)`": "test_compat::test_one_entry_and_one_signature_and_all_are_dropped_here",
     "`POST /cache/clear`": "test_evaluation::test_a_clear_reaches_every_worker",

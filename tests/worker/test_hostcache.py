@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from genlock.coordinator.errors import ArtifactDamaged, ArtifactMissing, DoesNotFit, StoreUnreachable
 from genlock.coordinator.filesystem import Filesystem
-from genlock.coordinator.manifest import Manifest
+from genlock.coordinator.manifest import Artifact, Manifest
 from genlock.coordinator.remote import RemoteStore
 from genlock.coordinator.settings import Settings
 from genlock.coordinator.store import Store
@@ -165,6 +166,48 @@ def test_what_has_come_is_not_fetched_again(
     assert far.offsets == [4000, 5000, 6000, 7000, 8000, 9000]
     assert told[0] == (4000, 9500) and told[-1] == (9500, 9500)
     assert cache.verify(digest_of(manifest), 9500) is None
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o600])
+def test_a_part_that_is_whole_only_gets_its_name(
+    far: Far, new_cache: Callable[..., HostCache], publish: Callable[..., Manifest], mode: int, monkeypatch: Any
+) -> None:
+    """A worker was killed after it had made the part read-only, and before it got its name: "Permission denied", at every try of every
+    worker from then on."""
+    manifest, cache = publish("b"), new_cache()
+    part = cache.root / "temp" / digest_of(manifest)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"b" * 3500)
+    part.chmod(mode)
+    opened = Path.open
+
+    def as_one_user(path: Path, mode: str = "r", **how: Any) -> Any:  # the superuser may write what is read-only
+        if path == part and mode != "r" and not part.stat().st_mode & 0o200:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, mode, **how)
+
+    monkeypatch.setattr(Path, "open", as_one_user)
+    cache.fetch(manifest, never)
+    assert far.reads == [] and cache.verify(digest_of(manifest), 3500) is None
+
+
+def test_a_manifest_that_gives_another_size_does_no_harm_to_what_is_here(tmp_path: Path) -> None:
+    """Anybody may propose where there are no keys: the active model's digest with half of its size. The good copy was replaced by a short
+    one, dropped, and then the whole original was read over the network."""
+    source = tmp_path / "file"
+    source.write_bytes(b"w" * 3500)
+    store = RemoteStore(f"memory://{uuid.uuid4().hex}", tmp_path / "trainer")
+    artifact = store.stage(source, name="model")
+    cache = HostCache(store, tmp_path / "state", max_bytes=None)
+    cache.fetch(Manifest.of("m", [artifact], created_at=1.0), never)
+    for wrong in (1500, 3400, 5000):
+        manifest = Manifest.of("m", [Artifact(artifact.name, wrong, artifact.digest)], created_at=1.0)
+        with pytest.raises(
+            (ArtifactDamaged, StoreUnreachable), match=f"expected {wrong} bytes, found more|of 1000 bytes came"
+        ):
+            cache.fetch(manifest, never)
+    assert cache.verify(artifact.digest, 3500) is None
+    cache.close()
 
 
 def test_a_part_that_is_too_long_is_begun_anew(
@@ -348,6 +391,84 @@ def test_what_another_worker_is_fetching_is_counted(
         new_cache(300).fetch(b, never)
     go_on.set()
     first.result(20)
+
+
+class Disk:
+    """A disk of `size` bytes that nobody else uses."""
+
+    def __init__(self, size: int, folder: Path) -> None:
+        self._size, self._folder = size, folder
+
+    def __call__(self, _: Any) -> os.statvfs_result:
+        free = self._size - sum(path.stat().st_size for path in self._folder.glob("*/*/**/*") if path.is_file())
+        return os.statvfs_result((1, 1, 10**9, free, free, 0, 0, 0, 0, 255))
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 pieces fit on it."""
+    monkeypatch.setattr(os, "statvfs", Disk(12 * PIECE, tmp_path / "state" / "cache"))
+
+
+def test_what_has_come_of_an_object_is_not_in_its_own_way(
+    far: Far, new_cache: Callable[..., HostCache], publish: Callable[..., Manifest], disk: None
+) -> None:
+    """A disk of 12 GB, a model of 10, and a worker that was killed after 6 of them: "6 are allowed", at every try from then on."""
+    manifest = publish("a", 10 * PIECE)
+
+    def die(offset: int) -> None:
+        if offset >= 6 * PIECE:
+            raise MemoryError
+
+    far.before = die
+    with pytest.raises(MemoryError):
+        new_cache().fetch(manifest, never)
+    far.before, far.reads = (lambda _: None), []
+    new_cache().fetch(manifest, never)
+    assert far.offsets == [6 * PIECE, 7 * PIECE, 8 * PIECE, 9 * PIECE]
+
+
+def test_who_comes_while_another_worker_fetches_waits_for_that(
+    far: Far,
+    new_cache: Callable[..., HostCache],
+    publish: Callable[..., Manifest],
+    disk: None,
+    background: Callable[..., Any],
+    wait_for: Callable[..., Any],
+) -> None:
+    """It was refused: what the other one had written counted against it."""
+    manifest, go_on = publish("a", 10 * PIECE), threading.Event()
+    far.before = lambda offset: offset < 8 * PIECE or go_on.wait(20)
+    first = background(lambda: new_cache().fetch(manifest, never))
+    parts = far.root.parent / "state" / "cache"
+    wait_for(lambda: [part for part in parts.glob("*/temp/*") if part.stat().st_size == 8 * PIECE])
+    second = background(lambda: new_cache().fetch(manifest, never))
+    wait_for(lambda: second.done() or len(list((parts / "held").iterdir())) == 2)
+    go_on.set()
+    first.result(20)
+    second.result(20)
+    assert len(far.reads) == 10
+
+
+HANG = """
+import sys, threading
+from pathlib import Path
+from genlock.coordinator.manifest import decode
+from genlock.coordinator.store import Store
+from genlock.worker.hostcache import HostCache
+asked = threading.Event()
+store = Store(Path(sys.argv[1]))
+store.read_at = lambda *_: (asked.set(), threading.Event().wait())
+cache, manifest = HostCache(store, Path(sys.argv[2]), max_bytes=None), decode(sys.stdin.read())
+threading.Thread(target=cache.fetch, args=(manifest, lambda: False), daemon=True).start()
+asked.wait()
+"""
+
+
+def test_a_worker_whose_store_hangs_ends(far: Far, publish: Callable[..., Manifest], tmp_path: Path) -> None:
+    """Its NFS server was gone: SIGTERM, every request answered, and then it waited for ever for a thread that read."""
+    words = [sys.executable, "-c", HANG, str(far.root), str(tmp_path / "state")]
+    assert subprocess.run(words, input=publish("a").encode(), timeout=30).returncode == 0
 
 
 DIE = """

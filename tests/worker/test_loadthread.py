@@ -283,3 +283,39 @@ def test_how_far_a_fetch_is_is_told_in_steps_of_a_twentieth(
     wait_for(lambda: cache._holding == manifest.digests)
     thread.close(20)
     assert list((cache.all / "held").iterdir()) == []
+
+
+def test_what_was_loaded_is_held_before_anybody_has_taken_it(tmp_path: Path, wait_for: WaitFor) -> None:
+    """Three models, and room for two: the third took the place of the first, which had just become active, because the runtime's word for
+    it stood behind the other loads. Nor may a word that is late take back what was loaded since."""
+    store, done, manifests = Store(tmp_path / "store"), list[Done](), dict[str, Manifest]()
+    for model in "abc":
+        save_file({"w": torch.ones(500) * ord(model)}, tmp_path / model)
+        manifests[model] = Manifest.of(model, [store.stage(tmp_path / model, name="model")], created_at=0.0)
+    size = manifests["a"].size
+    cache = HostCache(store, tmp_path / "state", max_bytes=2 * size)
+    host, last_good = HostWork(tmp_path / "state", loads_per_host=1), LastGood(tmp_path / "state", "t")
+    thread = LoadThread(
+        store=cache, host=host, last_good=last_good, loader_of=lambda _: lambda c: c.state_dict(), report=done.append
+    )
+
+    def held() -> set[str]:
+        (word,) = (cache.all / "held").iterdir()
+        return {model for model, manifest in manifests.items() if manifest.digests <= set(word.read_text().split())}
+
+    for number, (model, manifest) in enumerate(manifests.items()):
+        thread.begin(Job(number, model, (7, manifest.version), "active", manifest.encode().decode()))
+    wait_for(lambda: len(done) == 3)
+    assert [(one.said, one.step) for one in done] == [("", ""), ("", ""), ("failed", "fetch")]
+    assert "DoesNotFit" in done[2].why and held() == {"a", "b"}
+
+    thread.holds(manifests["a"].digests)  # said when the first was taken
+    thread.begin(Job(4, "c", (7, manifests["c"].version), "active", manifests["c"].encode().decode()))
+    wait_for(lambda: len(done) == 4)
+    assert done[3].said == "failed" and held() == {"a", "b"}
+    thread.holds(manifests["a"].digests | manifests["b"].digests)
+    thread.holds(manifests["b"].digests)  # the first was dropped
+    thread.begin(Job(5, "c", (7, manifests["c"].version), "active", manifests["c"].encode().decode()))
+    wait_for(lambda: len(done) == 5)
+    assert done[4].loaded is not None and held() == {"b", "c"}
+    thread.close(20)

@@ -19,7 +19,7 @@ from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.settings import Settings
 from genlock.coordinator.watching import Named, watcher
 from genlock.worker.cache import ModelCache
-from genlock.worker.lookout import Elected, Lookout
+from genlock.worker.lookout import Elected, Lookout, _parts_of
 
 
 class Slow:
@@ -141,17 +141,23 @@ def test_it_is_said_that_files_are_looked_at_or_that_none_was_named(
     assert blind.notice in caplog.messages
     caplog.set_level(logging.INFO, "genlock.watch")
     seeing = new_cache("m", settings=CHECKED | {"watch": "/runs:/other"}, sources={"m": tmp_path / "m.pt"})
-    assert seeing.notice.endswith("one worker of each host looks at the files of m, /runs, /other")
+    assert seeing.notice.endswith("by one worker of this host: m, /runs, /other")
     seeing.start()
     waiting = f"model m: waiting for {tmp_path}/m.pt"
     wait_for(lambda: waiting in caplog.messages, description="a file that is not there is said")
     assert new_cache("m", sources={"m": tmp_path / "m.pt"}).notice == ""
     with pytest.raises(BadInput, match="does not say the model"):
         new_cache("m", settings=CHECKED | {"watch": "/runs/*.pt"})
-    assert Settings.from_env({"M10D_CHECK_MTIME": "true", "GENLOCK_WATCH": "a:m=b/{artifact}.pt"}).watch == (
-        "a",
-        "m=b/{artifact}.pt",
-    )
+
+
+def test_a_separator_within_braces_is_none() -> None:
+    """`{artifact:encoder,head}` has the character that stands between two patterns."""
+    arguments = ("a", "r/{model}/{artifact:cnn,svm}.pt", "m=b/{artifact}.pt")
+    text = ":".join(arguments)
+    assert Settings.from_env({"M10D_CHECK_MTIME": "true", "GENLOCK_WATCH": f":{text}::"}).watch == arguments
+    assert Settings.from_env({}, watch=arguments).watch == arguments
+    with pytest.raises(BadInput, match="a brace stands alone"):
+        Lookout(Settings.from_env({}, watch="r/{model:cnn.pt"), Named({}))
 
 
 def test_a_child_does_not_keep_the_locks_of_its_parent(tmp_path: Path) -> None:
@@ -184,6 +190,32 @@ def test_where_no_lock_can_be_had_everybody_looks(tmp_path: Path) -> None:
     elected = Elected({"m": Named({"m": tmp_path / "m.pt"})}, tmp_path / "file")
     assert elected.look().files
     elected.close()
+
+
+def test_a_lock_that_could_not_be_had_once_is_tried_again(tmp_path: Path) -> None:
+    """The state folder's disk was full for a moment: two workers would look at every file until one of them ends."""
+    state = tmp_path / "state"
+    parts = {"m": Named({"m": tmp_path / "m.pt"})}
+    first, second = Elected(parts, state), Elected(parts, state)
+    state.touch()
+    assert first.look().files and second.look().files
+    state.unlink()
+    assert second.look().files and not first.look().files
+    first.close()
+    second.close()
+
+
+def test_a_file_that_is_named_and_in_a_pattern_is_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers, with one lock each: the one asked for what the other asked for too."""
+    for name in ("m.pt", "n.pt"):
+        (tmp_path / name).write_bytes(b"x")
+    asked, stat = Counter[str](), Path.stat
+    parts = _parts_of(Named({"m": tmp_path / "m.pt"}), (str(tmp_path),))
+    monkeypatch.setattr(Path, "stat", lambda path, **how: [asked.update([path.name]), stat(path, **how)][1])
+    found = [sources.look().files for sources in parts.values()]
+    assert [set(files) for files in found] == [{"m"}, {"n"}] and asked["m.pt"] == 1
 
 
 def test_closing_what_never_began_is_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from genlock.coordinator.errors import BadInput
@@ -55,12 +57,35 @@ def test_what_can_be_no_model_is_said_and_keeps_nobody_back(tmp_path: Path) -> N
     assert "128 are possible" in found.oddities[str(long)]
 
 
-def test_a_file_that_goes_while_it_is_looked_at_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "s").mkdir()
+def test_each_file_is_asked_for_once_in_a_look_and_not_at_all_for_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty workers of a host list the folder once in a second, and one of them looks at the files, which may lie on a server far away:
+    that was forty-two questions for each file, where one is promised."""
+    asked: list[str] = []
+    stat = os.stat
+
+    def counted(path: Any, *more: Any, **keywords: Any) -> os.stat_result:
+        asked.append(Path(path).name)
+        return stat(path, *more, **keywords)
+
+    touch(tmp_path / "s" / "a.pt")
+    (tmp_path / "s" / "b.pt").symlink_to("a.pt")
+    files = TrainedFiles(tmp_path)
+    monkeypatch.setattr(os, "stat", counted)
+    assert files.names("s") == ("a", "b")
+    assert asked == []
+    assert set(files.look().files) == {"s--a", "s--b"}
+    assert asked == ["a.pt", "b.pt"]
+
+
+def test_what_is_no_file_is_none(tmp_path: Path) -> None:
+    """A link that leads nowhere may get its file in a moment; a pipe would keep its reader waiting."""
+    (tmp_path / "s" / "folder.pt").mkdir(parents=True)
     (tmp_path / "s" / "a.pt").symlink_to(tmp_path / "nowhere")
-    assert TrainedFiles(tmp_path).look().files == {}
-    monkeypatch.setattr(Path, "is_file", lambda _path: True)  # as it was a moment before
-    assert TrainedFiles(tmp_path).look().files["s--a"][ONLY].identity is None
+    os.mkfifo(tmp_path / "s" / "b.pt")
+    found = TrainedFiles(tmp_path).look()
+    assert (found.files, found.oddities) == ({}, {})
 
 
 def test_it_says_which_changes_concern_it(tmp_path: Path) -> None:
@@ -86,5 +111,5 @@ def test_a_folder_that_may_not_be_read_is_an_empty_one(tmp_path: Path, monkeypat
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "iterdir", refused)
+    monkeypatch.setattr(os, "scandir", refused)
     assert TrainedFiles(tmp_path).names("s") == ()

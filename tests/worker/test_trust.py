@@ -14,11 +14,13 @@ import pytest
 import redis
 import torch
 from genlock.coordinator.calls import Lock, Propose, Read
+from genlock.coordinator.commands.top import look_at
 from genlock.coordinator.errors import FlipRejected, NotReady, NotTrusted, UnknownKey, Unsigned, WrongSignature
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.flip import Flip
 from genlock.coordinator.keyring import Keyring
 from genlock.coordinator.manifest import Manifest, decode
+from genlock.coordinator.serials import Serials
 from genlock.coordinator.settings import Settings
 from genlock.coordinator.signer import Signer
 from genlock.coordinator.signing import KeyPair
@@ -91,9 +93,11 @@ class Stand:
 def worker(new_fleet: Any, new_cache: NewCache) -> Callable[..., ModelCache]:
     """worker(operators=False): a worker that believes the trainer, and the operator if it is asked to."""
 
-    def make(*, operators: bool = False, keys: tuple[KeyPair, ...] = (TRAINER,)) -> ModelCache:
-        operator = (OPERATOR.public.text,) if operators else ()
-        chosen = Settings(verify_keys=tuple(key.public.text for key in keys), operator_keys=operator)
+    def make(
+        *, operators: bool = False, operator: KeyPair = OPERATOR, keys: tuple[KeyPair, ...] = (TRAINER,)
+    ) -> ModelCache:
+        operator_keys = (operator.public.text,) if operators else ()
+        chosen = Settings(verify_keys=tuple(key.public.text for key in keys), operator_keys=operator_keys)
         return new_cache(fleet=new_fleet(settings=chosen))
 
     return make
@@ -175,6 +179,11 @@ def test_an_old_manifest_written_over_what_is_active_is_never_loaded(
     late = worker()
     with pytest.raises(NotReady, match="an old one that was brought back"):
         one.answer(late)  # another process of this host: what was seen is on the disk
+    cannot = wait_for(
+        lambda: [found.why for found in look_at(one.trainer).agreement.differences if found.kind == "cannot"],
+        description="`genlock top` says that it cannot load what is active",
+    )
+    assert len(cannot) == 1 and cannot[0].startswith("m generation 50: signature: ")
     late.close()
 
     assert one.publish(3.0).generation == 51
@@ -241,6 +250,85 @@ def test_a_way_back_that_the_trainer_signed_needs_no_order(stand: Any, worker: A
     assert one.answer() == (2.0, False)
     with pytest.raises(FlipRejected, match="has no operator's order"):
         one.stranger.rollback("m", 1, pin=False)
+
+
+def test_no_old_manifest_becomes_a_way_back(stand: Any, new_fleet: Any, tmp_path: Path, wait_for: WaitFor) -> None:
+    """Somebody wrote generation 1's manifest over the active one's while a trainer published. It signed that as the way back of its own,
+    and everybody could go back past generation 3 without an order."""
+    one = stand(operators=True)
+    one.publish(2.0)
+    one.publish(3.0)
+    first, third = one.manifest(1), one.manifest(3)
+    known = Serials(tmp_path / "state", one.trainer.identity.fleet_id).highest_before("m")
+    assert known == third.serial, "for the next trainer of this host"
+    new = new_fleet(settings=Settings(signing_key=TRAINER.text), state_dir=tmp_path / "new")
+    with redis.Redis.from_url(str(one.trainer.settings.redis_url)) as client:
+        client.hset("genlock:{t}:generations", "m\0" + "3\0m", first.encode())
+        one.publish(4.0, new)
+        client.hset("genlock:{t}:generations", "m\0" + "3\0m", third.encode())
+    assert one.manifest(4).way_back == ""
+    wait_for(lambda: _seen(one)["serial"] == one.manifest(4).serial)
+    with pytest.raises(FlipRejected, match="has no operator's order"):
+        one.stranger.rollback("m", 1, pin=False)
+    assert one.answer() == (4.0, False)
+
+
+def test_a_way_back_past_what_was_left_is_dropped_by_workers(
+    stand: Any, new_fleet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_for: WaitFor
+) -> None:
+    """The same with a trainer on a new host, which remembers nothing and believes that generation 1 is active."""
+    one = stand(operators=True)
+    one.publish(2.0)
+    one.publish(3.0)
+    first, published = one.manifest(1), Signer.published
+    monkeypatch.setattr(Signer, "published", lambda signer, made, _, known: published(signer, made, first, known))
+    one.publish(4.0, new_fleet(settings=Settings(signing_key=TRAINER.text), state_dir=tmp_path / "new"))
+    assert one.manifest(4).way_back == first.version
+    wait_for(lambda: _seen(one)["serial"] == one.manifest(4).serial)
+    with pytest.raises(FlipRejected, match="has no operator's order"):
+        one.stranger.rollback("m", 1, pin=False)
+
+
+def test_operators_keys_may_be_set_and_replaced_after_a_rollback(stand: Any, worker: Any, wait_for: WaitFor) -> None:
+    """The order that was in it had been signed with a key that was no operator's: each worker refused what was active: 503."""
+    one = stand()
+    one.publish(2.0)
+    assert one.trainer.rollback("m", pin=False).outcome == "committed"
+    wait_for(lambda: one.answer() == (1.0, False))
+    wait_for(lambda: _seen(one)["back_version"] == one.manifest(1).version)
+    assert one.manifest(3).order is not None
+    one.cache.close()
+    one.cache = worker(operators=True)
+    assert one.answer() == (1.0, False)
+
+    one.publish(3.0)
+    assert one.operator.rollback("m", 1, pin=False).outcome == "committed"
+    order = one.manifest(5).order
+    assert order is not None
+    wait_for(lambda: _seen(one)["serial"] == order.serial)
+    one.cache.close()
+    one.cache = worker(operators=True, operator=STRANGER)
+    assert one.answer() == (1.0, False)
+    wait_for(lambda: _seen(one)["back_serial"] == one.manifest(1).serial)
+    assert _seen(one)["serial"] == order.serial, "an order that does not count says no number"
+    with pytest.raises(FlipRejected, match="is none of GENLOCK_OPERATOR_KEYS"):
+        one.operator.rollback("m", 2, pin=False)
+    one.cache.close()
+
+
+def test_after_a_way_back_from_a_host_with_a_fast_clock_others_can_publish(
+    stand: Any, new_fleet: Any, tmp_path: Path
+) -> None:
+    """The clock of who published generation 2 was ten minutes ahead. What came after the way back from it was refused by every worker."""
+    one = stand()
+    ahead_us = int((time.time() + 600) * 1e6)
+    Serials(tmp_path / "state", one.trainer.identity.fleet_id).next(above=ahead_us, now_us=0)
+    one.publish(2.0)
+    assert one.manifest(2).serial > ahead_us
+    assert one.stranger.rollback("m", pin=False).outcome == "committed"
+    other = new_fleet(settings=Settings(signing_key=TRAINER.text), state_dir=tmp_path / "other")
+    assert one.publish(3.0, other).outcome == "committed"
+    assert one.manifest(4).serial == one.manifest(2).serial + 1
 
 
 def test_keys_are_replaced_one_by_one(stand: Any, worker: Any) -> None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
 from genlock.coordinator.errors import HeaderInvalid, NotReady
 from genlock.worker.cache import Held
+from genlock.worker.trial import Counted, Group
 from genlock.worker.used import Used
 from genlock.worker.view import View
 
 
+class Payload:
+    """Of one use."""
+
+
 class Fake:
-    """A cache that holds a in generation 3 and b in generation 5, and remembers how it was asked."""
+    """A cache that holds a in generation 3 and b in generation 5, both in a canary, and remembers how it was asked and what it gave."""
 
     def __init__(self, *, at_hand: bool = True) -> None:
         self.asked: list[Any] = []
         self.at_hand = at_hand
+        self.group = Group()
+        self.payloads: weakref.WeakSet[Payload] = weakref.WeakSet()
 
     def get(self, model: str, **key: str) -> View:
         self.asked.append((model, key))
@@ -31,21 +39,14 @@ class Fake:
         return Held(self.view(model) for model in models) if self.at_hand else None
 
     def view(self, model: str) -> View:
-        return Noted(model=model, payload=None, generation={"a": 3, "b": 5}[model], version=f"v{model}")
-
-
-class Noted(View):
-    """Knows how its request ended."""
-
-    __slots__ = ("failed",)
-
-    def ended(self, *, failed: bool) -> None:
-        self.failed = failed
+        view = View(model=model, payload=Payload(), generation={"a": 3, "b": 5}[model], version=f"v{model}")
+        self.payloads.add(view.payload)
+        return Counted(view, self.group)
 
 
 def test_a_request_that_used_nothing_tells_nothing() -> None:
     used = Used("key", "99")
-    used.ended(failed=True)
+    used.answered(failed=True)
     assert used.told() == []
 
 
@@ -80,6 +81,33 @@ def test_a_demand_counts_however_a_model_is_taken(demand: str, error: type[Excep
     used, cache = Used(None, demand), Fake()
     with pytest.raises(error):
         getattr(used, how)(cache, "a")
-    (view,) = used._views
-    assert isinstance(view, Noted)
-    assert view.failed is False
+    assert (sum(cache.group.slow), cache.group.errors) == (1, 0)
+
+
+def test_a_request_keeps_no_payload_however_long_it_lasts() -> None:
+    """A stream used a model for each of its events, and kept every generation of a day in memory: so does a task that a request has begun,
+    which inherits what its request has used."""
+    used, cache = Used("user-7", None), Fake()
+    for _ in range(3):
+        with used.get(cache, "a"):  # type: ignore[arg-type]
+            pass
+    used.get(cache, "b")  # type: ignore[arg-type]  # without a block it counts until the answer begins
+    assert len(cache.payloads) <= 2, "of a only what has ended last"
+    used.answered(failed=True)
+    assert (sum(cache.group.slow), cache.group.errors) == (4, 1)
+    for _ in range(3):
+        used.get(cache, "a")  # type: ignore[arg-type]
+        held = used.get_many(cache, "a", "b")  # type: ignore[arg-type]
+    assert held[0].payload in cache.payloads
+    del held
+    assert not cache.payloads
+    assert used.told()[0] == ("X-Genlock-Generation", "a=3, b=5")
+
+
+def test_a_stale_use_is_told_though_others_of_that_generation_were_not() -> None:
+    """Redis went and came back within one request."""
+    used, cache = Used(None, None), Fake()
+    fresh = cache.view("a")
+    for view in (fresh, fresh.as_stale(), fresh):
+        used._add((view,))
+    assert used.told() == [("X-Genlock-Generation", "3"), ("X-Genlock-Version", "va"), ("X-Genlock-Stale", "1")]

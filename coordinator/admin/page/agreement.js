@@ -10,9 +10,9 @@ const CLOSED = "The fleet is closed: answers are marked stale, and nothing can b
 const NO_REDIS = "Redis does not answer: workers go on with what they hold, and mark their answers as stale.";
 
 /** What can be wrong with a worker, the worst first. */
-export const KINDS = ["behind", "stale", "silent", "missing", "pending"];
+export const KINDS = ["behind", "stale", "cannot", "silent", "missing", "pending"];
 
-const TONES = { behind: "bad", stale: "bad", silent: "warn", missing: "work", pending: "work" };
+const TONES = { behind: "bad", stale: "bad", cannot: "bad", silent: "warn", missing: "work", pending: "work" };
 
 export class Agreement {
   /** `fleet`: models, workers, facts and now(). */
@@ -99,7 +99,7 @@ export class Agreement {
   ofModel(worker, model) {
     const held = worker.generations[model.model];
     if (model.generation === null) return null;
-    if (held === undefined) return { kind: "missing", model: model.model, text: `${model.model} is not loaded yet` };
+    if (held === undefined) return unloaded(worker, model);
     const about = worker.about?.models?.[model.model];
     const isOther = about?.version && about.version !== model.version;
     if (held !== model.generation || isOther) return this.notYet(model, held, isOther && held === model.generation);
@@ -139,6 +139,7 @@ export class Agreement {
     return {
       behind: `${of} ${one ? "does" : "do"} not answer from the active generations${rest}`,
       stale: `${of} ${one ? "marks its" : "mark their"} answers as stale${rest}`,
+      cannot: `${of} cannot load what is active${rest}`,
       silent: `${of} ${one ? "shows" : "show"} no sign of life${rest}`,
       missing: `${of} ${one ? "has" : "have"} not loaded everything yet${rest}`,
       pending: `${of} ${one ? "has" : "have"} yet to say that ${one ? "it has" : "they have"} changed${rest}`,
@@ -160,6 +161,12 @@ export class Agreement {
   tone(member) {
     return TONES[this.worst(member)] ?? "good";
   }
+}
+
+/** Nothing of it is loaded: because it cannot be, if the worker's last error is about the active generation. */
+function unloaded({ last_error: error }, { model, generation }) {
+  const isAboutIt = typeof error === "string" && error.startsWith(`${model} generation ${generation}: `);
+  return isAboutIt ? { kind: "cannot", model, text: `cannot load ${error}` } : { kind: "missing", model, text: `${model} is not loaded yet` };
 }
 
 const agreed = (count) =>

@@ -35,7 +35,8 @@ function factsOf(before, after, now) {
 
 const sourceOf = (row) => (row.artifacts ?? []).map((artifact) => artifact.source).filter(Boolean).join(", ");
 
-const metricsOf = (row) => Object.entries(row.metrics ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
+/** "val_loss 0.25, accuracy 0.9". Pure. */
+export const metricsOf = (row) => Object.entries(row.metrics ?? {}).map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`).join(", ");
 
 /** Both as elements. */
 export function difference(before, after, now) {

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { CandidateView, figuresTable, limitsOf } from "./candidate.js";
-import { difference } from "./diff.js";
+import { difference, metricsOf } from "./diff.js";
 import { byId, el, fill, put, state, sync } from "./dom.js";
 import { Timeline } from "./timeline.js";
 import { age, looked, number, short, took } from "./words.js";
@@ -45,7 +45,7 @@ export class ModelView {
   historyPart() {
     this.body = el("tbody", {});
     this.none = el("p", { class: "none", role: "status" }, "Reading the history");
-    const names = ["Generation", "Outcome", "Staged", "By", "About", "Seconds", el("span", { class: "unseen" }, "Compare")];
+    const names = ["Generation", "Outcome", "When", "By", "About", "Seconds", el("span", { class: "unseen" }, "Compare")];
     const heads = names.map((name, index) => el("th", { scope: "col", class: CLASSES[index] }, name));
     const table = el("table", { class: "history" }, el("caption", { class: "unseen" }, "Generations, the newest first"),
       el("thead", {}, el("tr", {}, ...heads)), this.body);
@@ -90,6 +90,7 @@ export class ModelView {
       Since: age(model.committed_at, now),
       By: model.author,
       Message: model.message,
+      Metrics: metricsOf(this.history.find((row) => row.generation === model.generation) ?? {}),
       Holders: number(model.holders),
       Pinned: model.pin ? `by ${model.pin.by}, ${age(model.pin.at, now)}${model.pin.why ? `: ${model.pin.why}` : ""}` : "no",
       "A rollback goes to": model.way_back ? `the content of generation ${model.way_back}` : "",
@@ -169,13 +170,14 @@ export class ModelView {
   }
 
   updateRow(row, entry) {
-    const [generation, outcome, staged, by, about, seconds, compare] = row.parts;
+    const [generation, outcome, when, by, about, seconds, compare] = row.parts;
     const version = () => el("span", { class: "code under", title: entry.version }, short(entry.version));
     fill(generation, [entry.generation, entry.version], () => [el("b", {}, String(entry.generation)), version()]);
     const word = entry.active ? "active" : entry.outcome;
-    const staging = () => Object.assign(el("time", {}, age(entry.created_at, this.fleet.now())), { at: entry.created_at });
+    const at = entry.decided_at ?? entry.created_at;
+    const moment = () => Object.assign(el("time", {}, age(at, this.fleet.now())), { at });
     fill(outcome, [word], () => state(looked(TONES, word) ?? "quiet", word));
-    fill(staged, [entry.created_at], staging);
+    fill(when, [at], moment);
     put(by, entry.author);
     put(about, aboutOf(entry));
     put(seconds, secondsOf(entry.seconds));
@@ -215,7 +217,7 @@ const CLASSES = ["", "doing", "middle", "middle", "about", "wide", "acts"];
 function aboutOf(row) {
   const where = [row.step, row.worker].filter(Boolean).join(" at ");
   const why = row.why ? (where ? `${where}: ${row.why}` : row.why) : "";
-  return [why, row.rollback_of ? `back to ${row.rollback_of}` : "", row.message].filter(Boolean).join(" · ");
+  return [why, row.rollback_of ? `back to ${row.rollback_of}` : "", row.message, metricsOf(row)].filter(Boolean).join(" · ");
 }
 
 function secondsOf(seconds) {

@@ -12,7 +12,7 @@ const FEW = 24;
 /** Models of a worker that are named; the others are counted. */
 const NAMED = 4;
 
-const WORDS = { behind: "disagrees", stale: "stale", silent: "silent", missing: "loading", pending: "changing" };
+const WORDS = { behind: "disagrees", stale: "stale", cannot: "cannot load", silent: "silent", missing: "loading", pending: "changing" };
 
 export class Workers {
   constructor(fleet) {

@@ -50,6 +50,14 @@ def test_publish_and_rollback_and_what_is_read_then_shows_them(alice: Any, viewe
     assert shown["pin"]["by"] == "alice@127.0.0.1"
 
 
+def test_metrics_are_published_with_a_file(alice: Any, viewer: Any, file: File) -> None:
+    """A pipeline that publishes over HTTP had the loss, and no field to tell it in."""
+    assert publish(alice, file("1"), metrics={"val/loss": 0.12, "epoch": 3}).json["outcome"] == "committed"
+    assert viewer.get("models/digits/history").json["generations"][0]["metrics"] == {"val/loss": 0.12, "epoch": 3.0}
+    for wrong in ({"": 1}, {"loss": "low"}, {f"m{n}": n for n in range(65)}):
+        assert publish(alice, file("2"), metrics=wrong).status_code == 422
+
+
 def test_a_canary_is_begun_promoted_and_committed(
     alice: Any, viewer: Any, fleet: Fleet, member: Any, file: File, background: Background, wait_for: WaitFor
 ) -> None:

@@ -126,6 +126,18 @@ def test_an_empty_fleet_has_a_picture() -> None:
     assert lines[0] == "no worker is a member of this fleet now" and lines[4].startswith("MODEL")
 
 
+def test_last_errors_are_told_above_the_tables() -> None:
+    """Nothing of the error was to be seen in 80 columns: its cell is the first to be left out."""
+    error = "digits generation 4: signature: not signed"
+    found = look(
+        *(worker(f"a:{n}", last_error=error) for n in range(9)),
+        worker("b:1", last_error="x"),
+        worker("b:2", last_error="y"),
+    )
+    lines = told(found, Room(80, 24))
+    assert lines[1:4] == [f"last error of a:0: {error}", "last error of b:1: x", "… and 1 more last error"]
+
+
 def test_a_picture_of_before_says_how_old_it_is() -> None:
     """Redis was gone for an hour; the screen looked as good as ever."""
     lines = told(look(worker("a:1")), now=NOW + 75, lost="no Redis answers at unix:///s")

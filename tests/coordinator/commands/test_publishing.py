@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import typer
-from genlock.coordinator.commands.publishing import artifacts_of, said_of
+from genlock.coordinator.commands.publishing import artifacts_of, metrics_of, said_of
 from genlock.coordinator.flip import Flip
 from genlock.coordinator.golden import write_golden
 
@@ -54,6 +54,38 @@ def test_several_paths_need_a_name_each(paths: list[str], why: str) -> None:
     """One of two files was silently the model, the other nothing."""
     with pytest.raises(typer.BadParameter, match=why):
         artifacts_of(paths)
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_of_a_command_line_are_told_with_the_generation(
+    genlock: Callable[..., Any], checkpoint: Callable[..., Path]
+) -> None:
+    """A shell script that trains and publishes had the loss, and could only write it into the message."""
+    given = ("--metric", "val_loss=0.12", "--metric", "a=b=1e3", "--metric", "epoch=3")
+    assert genlock("publish", "digits", checkpoint(), *given).status == 0
+    (row,) = genlock("history", "digits", "--json").document
+    assert row["metrics"] == {"val_loss": 0.12, "a=b": 1000.0, "epoch": 3.0}
+    assert "val_loss=0.12" in genlock("history", "digits").out
+
+
+@pytest.mark.parametrize(
+    ("texts", "why"),
+    [
+        (["0.12"], "write NAME=NUMBER"),
+        (["=0.12"], "write NAME=NUMBER"),
+        (["n" * 129 + "=1"], "write NAME=NUMBER"),
+        (["loss=low"], "'low' is no number"),
+        (["loss=nan"], "'nan' is no number"),
+        (["loss=-inf"], "'-inf' is no number"),
+        (["loss=1", "loss=2"], "'loss' stands twice: 1 and 2"),
+    ],
+)
+def test_a_metric_that_is_none_is_refused_before_anything_is_copied(texts: list[str], why: str) -> None:
+    """A NaN in it would make a manifest that nobody reads."""
+    with pytest.raises(typer.BadParameter, match=why):
+        metrics_of(texts)
 
 
 # --- what people are told --------------------------------------------------------------------------------------------

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from genlock.coordinator.commands.upkeep import generations_of
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.server import EmbeddedServer
+from genlock.coordinator.upkeep import Damage, Use
+from redis import Redis
 
 PROGRAM = (sys.executable, "-m", "genlock.coordinator.commands")
 
@@ -48,8 +51,30 @@ def test_damage_is_status_1_and_says_whose_it_is_and_how_to_mend_it(
 
     ran = genlock("verify", "--set-aside")
     assert ran.status == 1 and "moved away" in ran.out and "--set-aside" not in ran.out
+    ran = genlock("verify")
+    assert ran.status == 1 and "missing" in ran.out and "--set-aside" not in ran.out, "there is nothing to move"
     assert genlock("publish", "digits", checkpoint()).status == 0
     assert genlock("verify").status == 0
+
+
+def test_damage_says_which_generations_it_is_of(
+    stored: Path, genlock: Callable[..., Any], checkpoint: Callable[..., Path]
+) -> None:
+    """`publish the checkpoint again`: which of the forty, and is it the one that answers?"""
+    damage(stored)
+    assert "digits 1 (active)  " in genlock("verify").out
+    assert genlock("publish", "digits", checkpoint("2")).status == 0
+    ran = genlock("verify")
+    assert "digits 1  " in ran.out and "still there" in ran.out and "genlock history MODEL" in ran.out
+    (found,) = genlock("verify", "--json").document
+    uses = [{"model": "digits", "generation": 1, "active": False}]
+    assert (found["generations"], found["models"], found["missing"]) == (uses, ["digits"], False)
+
+
+def test_generations_are_told_the_newest_first() -> None:
+    uses = (Use("a", 0), Use("a", 2), Use("a", 4, True), Use("b", 7, True))
+    found = Damage(digest="d", path="p", why="w", models=("a", "b"), generations=uses)
+    assert generations_of(found) == "a what waits as next, 4 (active), 2; b 7 (active)"
 
 
 def test_gc_removes_what_no_generation_needs(
@@ -94,7 +119,21 @@ def test_a_server_that_had_to_be_started_is_told_once_and_stops_when_asked(
     assert genlock("status").err == ""
 
     assert genlock("redis", "--stop").out == f"stopped the server at {own_server.where}\n"
-    assert genlock("redis", "--stop", "--json").document == {"outcome": "not running", "where": own_server.where}
+    stopped = {"outcome": "not running", "where": own_server.where, "connections": 0}
+    assert genlock("redis", "--stop", "--json").document == stopped
+
+
+def test_who_stops_a_server_hears_that_others_start_it_again(
+    own_server: EmbeddedServer, genlock: Callable[..., Any]
+) -> None:
+    """It was stopped, and seconds later it ran: a worker had started it, as it should."""
+    own_server.ensure()
+    client = Redis(unix_socket_path=str(own_server.socket))
+    client.ping()
+    ran = genlock("redis", "--stop")
+    client.close()
+    assert f"stopped the server at {own_server.where}\n1 connection of others went with it: " in ran.out
+    assert "starts it again" in ran.out
 
 
 def test_a_server_that_runs_already_is_not_run_again(own_server: EmbeddedServer, genlock: Callable[..., Any]) -> None:

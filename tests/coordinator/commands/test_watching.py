@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,22 +23,28 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watcher, "SETTLED_S", 0.1)
 
 
+def saved(path: Path, content: str) -> None:
+    """An archive as torch.save writes it, as far as `genlock watch` looks into it."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/data.pkl", content)
+
+
 @pytest.mark.usefixtures("soon")
-def test_one_look_tells_what_became_of_each_model(
-    genlock: Callable[..., Any], checkpoint: Callable[..., Path], fleet: Fleet, tmp_path: Path
-) -> None:
+def test_one_look_tells_what_became_of_each_model(genlock: Callable[..., Any], fleet: Fleet, tmp_path: Path) -> None:
     """From cron: what is new is published, and the status is that of the worst."""
     runs = tmp_path / "runs"
     runs.mkdir()
     ran = genlock("watch", runs, "--once")
-    assert (ran.status, ran.out) == (0, "there is no checkpoint yet\n")
+    assert (ran.status, ran.out) == (0, f"no checkpoint found in {runs}\n")
 
-    checkpoint("1", "runs/a.pt")
+    saved(runs / "a.pt", "1")
     ran = genlock("watch", runs, "--once")
     assert ran.status == 0 and ran.out.startswith("a: committed · generation 1 (")
-    checkpoint("2", "runs/b.safetensors")  # is none
+    ran = genlock("watch", runs / "a.pt", "--once")
+    assert ran.status == 2 and f"say MODEL={runs / 'a.pt'}" in ran.err
+    (runs / "b.safetensors").write_text("checkpoint 2")  # is none
     fleet.pin("a")
-    checkpoint("3", "runs/a.pt")
+    saved(runs / "a.pt", "3")
     ran = genlock("watch", runs, "--once", "--json")
     assert ran.status == 3
     assert [(found["model"], found["outcome"]) for found in ran.document] == [("a", "pinned"), ("b", "artifact")]
@@ -46,7 +53,7 @@ def test_one_look_tells_what_became_of_each_model(
     (runs / "b.safetensors").unlink()
     fleet.unpin("a")
     (runs / "c").mkdir()
-    checkpoint("4", "runs/c/best.pt")
+    saved(runs / "c/best.pt", "4")
     ran = genlock(
         "watch",
         runs,
@@ -91,8 +98,13 @@ def test_it_goes_on_until_a_signal_and_tells_programs_what_it_does(
             begun[model] = stack.enter_context(process)
             watchdog = threading.Timer(60, process.kill)
             stack.callback(watchdog.cancel)
+            stack.callback(process.kill)  # before it is waited for
             watchdog.start()
         for model, process in begun.items():
+            into = json.loads(process.stderr.readline())
+            assert into["event"] == "watching" and f"fleet {into['fleet']} at" in into["message"], (
+                "a wrong fleet is seen at once"
+            )
             assert json.loads(process.stderr.readline())["event"] == "listening"
             checkpoint("1", model)
         for model, process in begun.items():
@@ -102,4 +114,4 @@ def test_it_goes_on_until_a_signal_and_tells_programs_what_it_does(
             process.send_signal(ends[model])
         for process in begun.values():
             assert process.wait(20) == 0
-            assert process.stderr.read() == "" and process.stdout.read() == ""
+            assert json.loads(process.stderr.read())["event"] == "ended" and process.stdout.read() == ""

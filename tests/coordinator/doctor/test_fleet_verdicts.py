@@ -100,3 +100,11 @@ def test_workers_that_do_not_agree_are_wrong() -> None:
     assert found.level == "wrong" and "a:1: digits at 3, active is 4" in found.found
     assert [one.level for one in judge_agreement(record(member("b:1", 4)))] == ["ok"]
     assert judge_agreement(record()) == []
+
+
+def test_workers_that_cannot_load_what_is_active_are_wrong() -> None:
+    """The doctor found that all was well, while every request was 503."""
+    error = "digits generation 4: signature: it is not signed"
+    (found,) = judge_agreement(record(member("a:1", generations={}, last_error=error)))
+    assert found.level == "wrong" and found.found.endswith(f"cannot load what is active: a:1: {error}")
+    assert "503" in found.advice

@@ -10,7 +10,7 @@ import pytest
 import torch
 from genlock.coordinator import Fleet
 from genlock.coordinator.hooks import PublishCallback
-from genlock.coordinator.hooks.callback import watch
+from genlock.coordinator.hooks.callback import StepLog, watch
 from torch import nn
 
 
@@ -156,6 +156,12 @@ class Trainer(SimpleNamespace):
         self.global_step += steps
         self.strategy.save_checkpoint({"state_dict": self._net.state_dict()}, path)
 
+    def validate(self, **logged: float) -> None:
+        self.callback_metrics |= {name: torch.tensor(value) for name, value in logged.items()}
+        self._callback.on_validation_end(self, self._net)
+        # as somebody reads them again: another tensor with the same memory
+        self.callback_metrics = {name: value.detach() for name, value in self.callback_metrics.items()}
+
     def end(self) -> None:
         self._callback.on_fit_end(self, self._net)
 
@@ -177,7 +183,6 @@ def test_the_part_that_is_served_is_published_once_for_each_step(fleet: Fleet) -
     (found,) = fleet.history("digits")
     assert (found.message, found.metrics) == ("epoch 1, step 10", {"epoch": 1.0, "step": 10.0, "loss": 0.5})
     assert callback.publishing.last.size < 200, "the two tensors of the part, and no others"
-    assert "save_checkpoint" not in vars(trainer.strategy)
 
 
 def test_only_the_first_process_and_only_fit(fleet: Fleet) -> None:
@@ -193,6 +198,88 @@ def test_only_the_first_process_and_only_fit(fleet: Fleet) -> None:
 def test_a_part_that_is_not_there_is_heard_of_before_training_begins(fleet: Fleet) -> None:
     with pytest.raises(AttributeError, match="encoder"):
         Trainer(PublishCallback("digits", fleet, part="encoder"), Lit()).begin()
+
+
+def test_metrics_are_those_of_the_weights_that_are_saved(fleet: Fleet) -> None:
+    """One ModelCheckpoint saves every 10 steps, another one after the validation: the first save of a step came with the loss of the epoch
+    before, and the second one, with the right loss, was taken for the same save. So epoch 1's weights were published as epoch 0's."""
+    callback = PublishCallback("digits", fleet, monitor="val_loss", strict=True)
+    trainer = Trainer(callback, Lit())
+    trainer.begin()
+    for loss in (0.9, 0.5, 0.5, 0.2):
+        trainer.save("every.ckpt", steps=10)
+        trainer.validate(val_loss=loss)
+        trainer.save("best.ckpt")
+        trainer.save("last.ckpt")
+    trainer.callback_metrics = {name: value.clone() for name, value in trainer.callback_metrics.items()}
+    trainer.end()
+    found = [(one.metrics["step"], round(one.metrics["val_loss"], 3)) for one in reversed(fleet.history("digits"))]
+    assert found == [(20, 0.9), (30, 0.5), (50, 0.2)]
+
+
+def test_what_an_epoch_has_logged_is_not_of_the_next_one(fleet: Fleet) -> None:
+    """`self.log("acc", on_epoch=True)` in a training step: a save in the middle of an epoch has no such number yet."""
+    callback = PublishCallback("digits", fleet, strict=True)
+    trainer = Trainer(callback, Lit())
+    trainer.begin()
+    trainer.callback_metrics["acc"] = torch.tensor(0.5)
+    callback.on_train_epoch_start(trainer, Lit())
+    trainer.callback_metrics["loss"] = torch.tensor(0.25)
+    trainer.save(steps=10)
+    (found,) = fleet.history("digits")
+    assert found.metrics == {"epoch": 1.0, "step": 20.0, "loss": 0.25}
+
+
+def test_numbers_that_move_to_another_device_are_not_logged_anew() -> None:
+    """When a fit ends Lightning brings all of them to the CPU: a loss of step 10 must not become one of step 20 by that."""
+    log, one = StepLog(), torch.tensor(0.5, device="meta")
+    assert log.at(10, {"loss": one}) == {"loss": one}
+    assert log.at(20, {"loss": torch.tensor(0.5)}) == {}
+
+
+def test_metrics_are_read_in_every_process(fleet: Fleet) -> None:
+    """To read them is a collective operation where something is logged with sync_dist: the first process alone would wait for ever."""
+
+    class Reading(Trainer):
+        reads = 0
+
+        @property
+        def callback_metrics(self) -> dict[str, Any]:
+            type(self).reads += 1
+            return {}
+
+    callback = PublishCallback("digits", fleet)
+    usual = {"is_global_zero": False, "global_step": 10, "current_epoch": 1}
+    trainer = Reading.__new__(Reading)
+    trainer.__dict__.update(usual, strategy=Strategy(Writer(), is_global_zero=False), _callback=callback, _net=Lit())
+    trainer.begin()
+    trainer.save()
+    trainer.save("last.ckpt")
+    assert Reading.reads == 2
+
+
+def test_a_checkpoint_that_is_saved_after_the_fit_is_published(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """`trainer.fit(…); trainer.save_checkpoint("final.ckpt")` published nothing, without a word."""
+    callback = PublishCallback("digits", fleet)
+    trainer = Trainer(callback, Lit())
+    trainer.begin()
+    trainer.end()
+    assert "saved no checkpoint" in caplog.text
+    trainer.save("final.ckpt")
+    trainer.save("again.ckpt")
+    assert callback.publishing.wait(20)
+    assert counted(callback) == (1, 0, 0)
+    caplog.clear()
+    trainer.begin()
+    trainer.save(steps=10)
+    trainer.end()
+    assert "saved no checkpoint" not in caplog.text
+    callback.setup(trainer, Lit(), "test")
+    trainer.save(steps=10)
+    assert "save_checkpoint" not in vars(trainer.strategy), (
+        "the strategy is as it was when the trainer does something else"
+    )
+    assert counted(callback) == (2, 0, 0)
 
 
 def test_a_fit_after_one_that_was_broken_off(fleet: Fleet) -> None:

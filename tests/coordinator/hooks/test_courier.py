@@ -3,7 +3,9 @@
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock
 
+import pytest
 from genlock.coordinator.hooks.courier import Courier
 
 
@@ -26,6 +28,37 @@ def test_the_newest_waits_and_replaces_an_older_one(wait_for: Callable[..., Any]
     go_on.set()
     assert courier.wait(20)
     assert carried == [1, 3]
+
+
+def test_a_job_that_raises_is_not_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
+    """A fault nobody has thought of ended the thread: everybody waited for it, and nothing was published until training was over."""
+    carried: list[int] = []
+
+    def carry(job: int) -> None:
+        if job == 1:
+            raise SystemExit("from somebody else's code")
+        carried.append(job)
+
+    courier = Courier[int](carry, carried.append)
+    courier.give(1)
+    assert courier.wait(20)
+    courier.give(2)
+    assert courier.wait(20)
+    assert carried == [2]
+    assert "SystemExit: from somebody else's code" in caplog.text
+
+
+def test_without_a_thread_the_job_stays_with_who_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container with a limit of processes: what could not be begun must not look as if it were in work."""
+    carried: list[int] = []
+    courier = Courier[int](carried.append, carried.append)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", MagicMock(side_effect=RuntimeError("can't start new thread")))
+        with pytest.raises(RuntimeError, match="can't start"):
+            courier.give(1)
+    courier.give(2)
+    assert courier.wait(20)
+    assert carried == [2]
 
 
 def test_it_begins_again_after_it_had_nothing_to_do() -> None:

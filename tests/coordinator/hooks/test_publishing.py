@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -174,6 +175,81 @@ def test_strict_raises_in_training_and_counts(fleet: Fleet, tmp_path: Path, net:
     with pytest.raises(Exception, match="pinned"):
         publishing.after_save(net)
     assert (publishing.published, publishing.failed) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("where", "metrics", "message"),
+    [
+        ({"epoch": torch.tensor(3), "step": torch.tensor(5)}, {"loss": 1}, "epoch 3, step 5"),
+        ({"epoch": "3", "step": "last"}, None, "epoch 3"),
+        ({"epoch": float("nan")}, {}, ""),
+    ],
+)
+def test_epoch_and_step_may_be_tensors_or_text(
+    fleet: Fleet, net: nn.Module, where: dict[str, Any], metrics: Any, message: str
+) -> None:
+    """The message could not be made of them: the thread died, wait() never returned, and no later save was published."""
+    with Publishing("digits", fleet) as publishing:
+        publishing.after_save(net, metrics, **where)
+        assert publishing.wait(20)
+        publishing.after_save(net, {"loss": 1.0}, epoch=4)
+    assert (publishing.published, publishing.failed) == (2, 0)
+    assert [one.message for one in fleet.history("digits")] == ["epoch 4", message]
+
+
+def test_metrics_that_are_none_do_not_end_training(fleet: Fleet, net: nn.Module) -> None:
+    """A list of losses where a dict belongs, and a tensor as a step beside golden inputs that raise: both were raised into training."""
+
+    def missing() -> Any:
+        raise FileNotFoundError("batch.pt")
+
+    with Publishing("digits", fleet) as publishing:
+        publishing.after_save(net, [0.5])  # type: ignore[arg-type]
+        assert publishing.failed == 1 and "dict of numbers by name" in str(publishing.last_error)
+        publishing.after_save(net, {"loss": 0.5})
+    assert (publishing.published, publishing.failed) == (1, 1)
+    Publishing("digits", fleet, golden=missing).after_save(net, {"loss": 0.5}, step=torch.tensor(5))
+    with pytest.raises(BadInput, match="not list"):
+        Publishing("digits", fleet, strict=True).after_save(net, [0.5])  # type: ignore[arg-type]
+    assert drafts(fleet) == []
+
+
+def test_a_process_that_may_have_no_further_thread_trains_on(
+    fleet: Fleet, net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publishing = Publishing("digits", fleet, monitor="loss")
+    with monkeypatch.context() as full:
+        full.setattr("threading.Thread.start", MagicMock(side_effect=RuntimeError("can't start new thread")))
+        publishing.after_save(net, {"loss": 0.5})
+    assert (publishing.failed, str(publishing.last_error), drafts(fleet)) == (1, "can't start new thread", [])
+    publishing.after_save(net, {"loss": 0.6})
+    assert publishing.wait(20) and publishing.published == 1
+
+
+def test_a_job_that_is_resumed_does_not_replace_a_better_model(
+    fleet: Fleet, net: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a restart, or with `ckpt_path`, the first save counted as the best one so far, and replaced what the last run had published."""
+    for run, scores in enumerate(((0.2,), (0.9, 0.3, 0.1))):
+        with Publishing("digits", fleet, monitor="val_loss", message=f"run {run}") as publishing:
+            for score in scores:
+                publishing.after_save(net, {"val_loss": score}, epoch=1)
+                publishing.wait()
+    assert [one.metrics["val_loss"] for one in fleet.history("digits")] == [0.1, 0.2]
+    assert (publishing.published, publishing.skipped, publishing.failed) == (1, 2, 0)
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warned == [
+        "model 'digits': the save of epoch 1, val_loss 0.9 is not published: what is published already has val_loss 0.2"
+    ]
+    assert drafts(fleet) == []
+
+
+def test_what_was_published_without_the_metric_is_nothing_to_be_better_than(fleet: Fleet, net: nn.Module) -> None:
+    with Publishing("digits", fleet, strict=True) as publishing:
+        publishing.after_save(net, {"acc": 0.1})
+    with Publishing("digits", fleet, monitor="val_loss", strict=True) as publishing:
+        publishing.after_save(net, {"val_loss": 7.0})
+    assert publishing.published == 1
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Golden outputs come from the weights that were saved, and leave no trace in training."""
 
+import random
 import threading
 from types import MethodType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from genlock.coordinator.errors import BadInput
@@ -48,6 +50,59 @@ def test_training_goes_on_as_if_nothing_had_been() -> None:
     assert (net.training, net.norm.training) == (True, False)
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in net.parameters())
+
+
+def test_numbers_drawn_by_anybody_are_drawn_again_by_training() -> None:
+    """Augmentation draws from Python's and numpy's numbers: with them moved on, a run with golden outputs was another run."""
+
+    class Drawing(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * (random.random() + np.random.rand())
+
+    def inputs() -> torch.Tensor:
+        return torch.rand(1, 4) * random.random()
+
+    def drawn() -> tuple[float, ...]:
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    def seed() -> None:
+        random.seed(3)
+        np.random.seed(3)
+        torch.manual_seed(3)
+
+    net = Drawing()
+    seed()
+    expected = drawn()
+    for source in (net, Drawing):
+        seed()
+        rehearsed(source, net.state_dict(), inputs)
+        assert drawn() == expected
+
+
+def test_hooks_of_training_hear_of_nothing() -> None:
+    """A hook that counts batches, or hands activations to a logger, counted the golden batch; a worker's module has none of them. One that
+    the user's own function puts there is there in a worker, too."""
+    net, heard = Net(), []
+    state = net.state_dict()
+    plain = rehearsed(net, state, torch.ones(2, 4))[1]
+    net.register_forward_hook(lambda *_: heard.append("whole"))
+    net.first.register_forward_pre_hook(lambda module, given: (heard.append("part"), given[0] + 1)[1:])
+    net.first.register_forward_hook(threading.Lock().acquire)  # belongs to something that cannot be copied
+    assert torch.equal(rehearsed(net, state, torch.ones(2, 4))[1], plain)
+    assert heard == []
+
+    def made() -> nn.Module:
+        module = Net()
+        module.register_forward_hook(lambda module, given, answer: answer + 1)
+        return module
+
+    assert torch.equal(rehearsed(made, state, torch.ones(2, 4))[1], plain + 1)
+    net.eval()
+    with pytest.raises(TypeError):
+        net(torch.ones(2, 4))  # training's own has its hooks still: the lock's takes no module
 
 
 def test_dtypes_are_those_of_the_save() -> None:

@@ -93,6 +93,47 @@ def test_metrics_are_the_finite_numbers_of_what_was_logged() -> None:
     assert "bad" in found.logged
 
 
+def test_epoch_and_step_are_numbers_whatever_they_come_as() -> None:
+    """A loop counts in a tensor, or reads its step from a file's name: a message made of these raised in the thread that publishes."""
+    found = Save.of({}, epoch=OneNumber(), step="120")
+    assert (found.epoch, found.step, found.metrics) == (0.5, 120, {"epoch": 0.5, "step": 120})
+    assert found.message("", None) == "epoch 0.5, step 120"
+    assert Save.of(None, epoch=math.nan, step="last").message("run 41", None) == "run 41"
+
+
+def test_metrics_under_no_names_are_refused() -> None:
+    with pytest.raises(BadInput, match="not list"):
+        Save.of([0.5])  # type: ignore[arg-type]
+
+
+def test_what_an_earlier_run_has_published_has_to_be_beaten() -> None:
+    """A job that was resumed knows of no earlier save: its first one, however bad, replaced the best one."""
+    selection = Selection(monitor="loss")
+    worse, better = save(loss=0.5), save(loss=0.1)
+    assert selection.is_new and selection.takes(worse)
+    selection.learn({"loss": 0.2})
+    assert not selection.holds(worse) and not selection.holds(save(loss=0.2))
+    selection.ended(worse, is_published=False)
+    assert not selection.is_new
+    assert not selection.takes(save(loss=0.3))
+    assert selection.takes(better) and selection.holds(better)
+
+
+def test_a_save_without_the_metric_is_none_of_the_n() -> None:
+    """Lightning saves twice a step: before the validation and after it. With every=2 the one with the metric was always the other one."""
+    selection = Selection(every=2, monitor="loss")
+    assert [
+        selection.takes(one) for one in (save(), save(loss=3.0), save(), save(loss=2.0), save(), save(loss=1.0))
+    ] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
 def test_the_monitored_metric_has_a_place_among_too_many() -> None:
     logged = {f"m{n}": float(n) for n in range(100)}
     found = Save.of(logged, epoch=1, step=1, first="m99")

@@ -62,3 +62,13 @@ def test_a_file_is_asked_for_once_in_a_look(tmp_path: Path, monkeypatch: pytest.
         assert asked == ["m.pt"]
     Named({"m": tmp_path / "m.pt"}).look()
     assert asked == ["m.pt"] * 2
+
+
+def test_models_that_are_left_to_others_are_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sources=` names a file that a pattern means too: it is asked for once, by whoever looks after `sources=`."""
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / name).write_bytes(b"x")
+    asked, stat = list[str](), Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **how: [asked.append(path.name), stat(path, **how)][1])
+    found = Patterned(patterns_of([str(tmp_path)]), but=["a"]).look()
+    assert list(found.files) == ["b"] and asked == ["b.pt"]

@@ -1,17 +1,22 @@
 """Files that training writes, noticed and published whole: a real fleet, real files, writers in processes of their own."""
 
+import io
 import logging
+import os
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from blake3 import blake3
-from genlock.coordinator.errors import RedisUnreachable
+from genlock.coordinator.errors import ArtifactMissing, OutcomeUnknown, RedisUnreachable
 from genlock.coordinator.filesystem import Filesystem
 from genlock.coordinator.fleet import Fleet
+from genlock.coordinator.status import Generation
 from genlock.coordinator.watching import Offered, Patterned, Watcher, notice, offer, patterns_of, watcher
 from genlock.coordinator.watching.memory import Known, Memory, Record
 from genlock.coordinator.watching.settling import FileIdentity
@@ -382,3 +387,169 @@ def test_one_look_publishes_what_is_there_and_ends(fleet: Fleet, tmp_path: Path,
         file.flush()
         assert once() == {"m": "unchanged", "n": "changing"}
     assert once() == {"m": "unchanged", "n": "committed"}
+
+
+def test_a_hole_and_a_bare_pickle_are_refused_and_the_next_whole_one_is_published(
+    watching: Any, versions: Any, wait_for: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An interrupted `rsync --inplace` leaves an archive whose end is right and whose middle is nothing."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("m/data/0", b"y" * 5000)
+    data = buffer.getvalue()
+    path = tmp_path / "m.pt"
+    path.write_bytes(data[:1000] + bytes(1000) + data[2000:])
+    (tmp_path / "n.pt").write_bytes(b"hello")
+    watching(tmp_path)
+    wait_for(lambda: "Bad CRC-32" in caplog.text and "bare pickle" in caplog.text, description="both are refused")
+    path.write_bytes(data)
+    wait_for(lambda: versions() == [version(model=data)], description="the whole one is published")
+    assert versions("n") == []
+
+
+def test_after_an_unknown_outcome_other_content_is_another_request(
+    watching: Any,
+    versions: Any,
+    wait_for: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Redis goes away between the proposal and its answer, and training saves again meanwhile: with the id of the first, the second was
+    answered with what became of the first, and said to be committed."""
+    caplog.set_level(logging.INFO, "genlock.watch")
+    path, publish, requests = tmp_path / "m.safetensors", offer.Offer._publish, list[str]()
+    path.write_bytes(whole(1))
+
+    def lost(self: offer.Offer, wanted: str, request: str) -> Offered:
+        requests.append(request)
+        offered = publish(self, wanted, request)
+        if len(requests) == 1:
+            path.write_bytes(whole(2))
+            raise OutcomeUnknown("m", request, "Redis is gone")
+        return offered
+
+    monkeypatch.setattr(offer.Offer, "_publish", lost)
+    monkeypatch.setattr("genlock.coordinator.watching.attempts.FIRST_PAUSE_S", 0.1)
+    watching(tmp_path)
+    both = [version(model=whole(1)), version(model=whole(2))]
+    wait_for(lambda: versions() == both, description="the second content is published too")
+    assert len(requests) == 2 and len(set(requests)) == 2
+
+
+def offered(fleet: Fleet, path: Path) -> Offered:
+    """The file as it is, as model m, always with the same request."""
+    files = {"model": offer.Settled(path, FileIdentity.of(path.stat()))}
+    memory = Memory(fleet.settings.state_dir, fleet.name)
+    return offer.Offer("m", files, fleet=fleet, memory=memory, note="noticed").make("one-request")
+
+
+def test_a_file_that_is_written_while_it_is_checked_is_not_refused(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comparing checksums takes seconds; what is torn then is another file, which was not refused."""
+    path, check = tmp_path / "m.safetensors", offer.check_noticed
+
+    def late(file: Any, name: str) -> None:
+        path.write_bytes(whole(2)[:100])
+        check(file, name)
+
+    monkeypatch.setattr(offer, "check_noticed", late)
+    path.write_bytes(whole(1))
+    with pytest.raises(offer.ChangedMeanwhile):
+        offered(fleet, path)
+
+
+def test_an_answer_about_other_content_is_not_believed(fleet: Fleet, versions: Any, tmp_path: Path) -> None:
+    """The same request, and the file was written through a mapping since: its identity need not tell."""
+    path = tmp_path / "m.safetensors"
+
+    path.write_bytes(whole(1))
+    assert offered(fleet, path).outcome == "committed"
+    path.write_bytes(whole(2))
+    with pytest.raises(offer.ChangedMeanwhile, match="another content was published"):
+        offered(fleet, path)
+    assert versions() == [version(model=whole(1))]
+
+
+def test_a_store_that_is_gone_is_said_and_waited_for(
+    watching: Any, versions: Any, wait_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Its folder, or its bucket: that is no file that changed meanwhile, which is tried each second without a word."""
+    failures, publish = [ArtifactMissing(str(tmp_path / "store/objects"))], offer.Offer._publish
+
+    def failing(self: offer.Offer, wanted: str, request: str) -> Offered:
+        if failures:
+            raise failures.pop()
+        return publish(self, wanted, request)
+
+    monkeypatch.setattr(offer.Offer, "_publish", failing)
+    monkeypatch.setattr("genlock.coordinator.watching.attempts.FIRST_PAUSE_S", 0.1)
+    (tmp_path / "m.safetensors").write_bytes(whole(1))
+    watching(tmp_path)
+    wait_for(versions, description="it is published")
+    (said,) = [r.getMessage() for r in caplog.records if r.event == "retrying" and r.levelno == logging.WARNING]
+    assert "store/objects: there is no such file" in said
+
+
+@pytest.mark.usefixtures("soon")
+def test_what_a_rollback_has_left_is_left_on_a_host_that_knows_nothing(
+    fleet: Fleet, versions: Callable[..., list[str]], wait_for: Any, tmp_path: Path
+) -> None:
+    """A container with a fresh state folder starts after a rollback, sees the bad checkpoint, and published it again. Also while the
+    model is pinned, so that it stays so when the pin goes; until the job writes it once more."""
+    path = tmp_path / "m.safetensors"
+
+    def once(host: str) -> str:
+        settings = replace(fleet.settings, state_dir=tmp_path / host, store=fleet.store.root)
+        (found,) = Watcher(settings, Patterned(patterns_of([str(path.parent)])), note="noticed").once()
+        return found.outcome if isinstance(found, Offered) else str(getattr(found[1], "outcome", found[1]))
+
+    for number in (1, 2):
+        path.write_bytes(whole(number))
+        assert once("first") == "committed"
+    fleet.rollback("m")
+    assert once("new") == "unchanged"
+    fleet.unpin("m")
+    assert once("new") == once("newer") == "unchanged"
+    path.write_bytes(whole(3))
+    assert once("new") == "committed"
+    path.write_bytes(whole(2))
+    os.utime(path, (1, 1))  # a backup that was put back, where somebody looks who knew what was there before
+    assert once("new") == "committed"
+    fleet.rollback("m", pin=False)
+    left_at = fleet.model("m").committed_at or 0.0
+
+    def is_newer() -> bool:  # the clock that stamps files ticks every few milliseconds
+        path.touch()
+        return path.stat().st_mtime > left_at
+
+    wait_for(is_newer, description="it is written after the rollback")
+    assert once("newest") == "committed"
+    assert versions()[-1] == version(model=whole(2))
+
+
+def row(generation: int, content: str, rollback_of: int | None = None, outcome: str = "committed") -> Generation:
+    return Generation(
+        generation=generation,
+        version=content,
+        outcome=outcome,
+        active=False,
+        created_at=None,
+        author="",
+        message="",
+        why="",
+        step="",
+        worker="",
+        rollback_of=rollback_of,
+        seconds={},
+        workers={},
+    )
+
+
+def test_a_rollback_leaves_all_that_was_active_behind_where_it_went() -> None:
+    history = [row(1, "a"), row(2, "b"), row(3, "c"), row(4, "x", outcome="rejected"), row(5, "a", rollback_of=1)]
+    assert [one for one in "abcx" if offer.is_left(history[::-1], one)] == ["b", "c"]
+    again = [*history, row(6, "c"), row(7, "d"), row(8, "c", rollback_of=6)]
+    assert [one for one in "abcd" if offer.is_left(again[::-1], one)] == ["b", "d"]
+    assert not offer.is_left([row(3, "a", rollback_of=1, outcome="rejected"), row(2, "b"), row(1, "a")], "b")

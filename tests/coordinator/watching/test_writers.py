@@ -1,13 +1,16 @@
 """Whether somebody has a file open for writing."""
 
+import ctypes
 import mmap
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from genlock.coordinator.clock import clock
 from genlock.coordinator.watching import writers
 from genlock.coordinator.watching.writers import is_open_for_writing
 
@@ -51,18 +54,51 @@ def test_a_writer_that_comes_in_that_moment_ends_nobody(tmp_path: Path, monkeypa
     """The kernel sends the holder of a lease a signal when a writer comes: SIGIO, which ends a process that expects none."""
     path = tmp_path / "m.pt"
     path.write_bytes(b"x")
-    real, met = writers.fcntl.fcntl, []
+    real, met = writers._fcntl(), []
 
     def slow(descriptor: int, command: int, argument: int) -> int:
         if argument == writers.fcntl.F_UNLCK:  # before it is given back: a writer that does not wait
             with pytest.raises(BlockingIOError):
                 os.open(path, os.O_WRONLY | os.O_NONBLOCK)
             met.append(command)
-        return real(descriptor, command, argument)
+        return int(real(descriptor, command, argument))
 
-    monkeypatch.setattr(writers.fcntl, "fcntl", slow)
+    monkeypatch.setattr(writers, "_fcntl", lambda: slow)
     assert is_open_for_writing(path, is_local=True) is False
     assert met and signal.getsignal(signal.SIGIO) == signal.SIG_DFL  # and yet this test goes on
+
+
+def test_no_thread_of_this_process_runs_while_the_lease_is_held(tmp_path: Path) -> None:
+    """A worker with 40 busy threads took the lease, and had to wait 200 ms for its turn to give it back: for as long the trainer's open()
+    was blocked. Here a thread that opens the file for writing, without waiting and with the GIL held, must never meet the lease."""
+    path = tmp_path / "m.pt"
+    path.write_bytes(b"x")
+    libc, met, over = ctypes.PyDLL(None, use_errno=True), [], threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            descriptor = libc.open(os.fsencode(path), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            if descriptor < 0:
+                met.append(ctypes.get_errno())
+            else:
+                libc.close(descriptor)
+            sum(range(3000))  # it is open for a small part of the time
+
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        until, leased = clock() + 20, 0
+        while leased < 300 and clock() < until:
+            leased += is_open_for_writing(path, is_local=True, processes=tmp_path) is False
+    finally:
+        over.set()
+        sys.setswitchinterval(interval_s)
+        for thread in threads:
+            thread.join()
+    assert met == [] and leased == 300
 
 
 def test_what_cannot_be_asked_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ if __name__ == "__main__":
             "gone": PublishTrainerCallback("gone", gone()),
             "refused": PublishTrainerCallback("refused"),
         }
+        main(1)  # as the example is: in float32; what comes later has to be better
         train(samples[:1024], 3, *callbacks.values(), bf16=True)
         digits = torch.tensor([sample["labels"] for sample in samples])
         known = accuracy(cache, "digits", pixels, digits, lambda answer: answer.logits)
-        main(1)  # as the example is: in float32
         done(counts={name: counted(callback.publishing) for name, callback in callbacks.items()}, known=known)
