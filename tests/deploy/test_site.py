@@ -181,14 +181,19 @@ def test_an_evaluation_passes_through_and_is_one_line_of_json(site: Site, wait_f
     generation = site.publish(2.0)
     status, headers, value = site.evaluate()
     assert (status, headers["x-genlock-generation"], value) == (200, str(generation), 2.0)
-    before = wait_for(
-        lambda: [line for line in site.lines() if line.get("event") == "request"], 10, "the request is logged"
+    front_line = wait_for(
+        lambda: next((line for line in site.nginx.lines if line["generation"] == str(generation)), None),
+        10,
+        "nginx logs it",
     )
-    front_line = next(line for line in reversed(site.nginx.lines) if line["path"] == "/evaluate/m")
-    behind = next(line for line in before if line["request"] == front_line["request"])
+    asked = front_line["request"]
+    behind = wait_for(
+        lambda: next((line for line in site.lines() if line.get("request") == asked), None), 10, "gunicorn logs it"
+    )
     assert (behind["status"], behind["generation"], behind["path"]) == (200, str(generation), "/evaluate/m")
     assert behind["client"] == "127.0.0.1"
     assert 0 < behind["seconds"] < 10
+    before = [line for line in site.lines() if line.get("event") == "request"]
     assert [line for line in before if line["path"] in ("/livez", "/readyz")] == []
     assert {"level", "logger", "message", "time"} <= set(behind)
 
