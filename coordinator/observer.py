@@ -29,7 +29,7 @@ class Observer:
     def saw(self, beats: Mapping[str, str], now: float) -> None:
         """A reply named these members as waited for; who is not named any more is not watched any more."""
         self._since = {
-            member: self._since[member] if self._since.get(member, ("", 0.0))[0] == beat else (beat, now)
+            member: known if (known := self._since.get(member)) is not None and known[0] == beat else (beat, now)
             for member, beat in beats.items()
         }
 

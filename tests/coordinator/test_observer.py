@@ -121,3 +121,10 @@ def test_a_lease_that_was_learned_later_counts(observer: Observer) -> None:
     observer.lease_s = 10.0
     assert observer.silent(100 + PATIENCE) is None
     assert observer.silent(100.001 + patience_s(10.0)) == ("1", "7")
+
+
+def test_an_empty_beat_is_a_beat_like_any_other(observer: Observer) -> None:
+    """Somebody has emptied the member's field: who watched it met a KeyError, and a publish ended in it."""
+    observer.saw({"1": ""}, 100.0)
+    observer.saw({"1": ""}, 101.0)
+    assert observer.silent(100 + OVER) == ("1", "")
