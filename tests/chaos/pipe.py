@@ -55,8 +55,14 @@ class End(asyncio.Protocol):
         self._transport = transport
         if self.is_over:
             transport.abort()
-        elif self._reasons:
-            transport.pause_reading()
+        else:
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Python 3.11.2 begins to read after connection_made whatever was said there, so it is said behind that."""
+        if self._transport and self._reasons:
+            self._transport.resume_reading()
+            self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         self._heard(data)
