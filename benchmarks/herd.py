@@ -10,7 +10,6 @@ time. A model that is cleared is held again at once, as requests that go on woul
 from __future__ import annotations
 
 import heapq
-import json
 import os
 import random
 import re
@@ -24,12 +23,15 @@ from typing import Any
 
 import msgspec
 import redis
-from genlock.coordinator.calls import Call, decode, hint_of
+from genlock.coordinator.calls import Call, hint_of
 from genlock.coordinator.clock import clock
 from genlock.coordinator.records import Hint
+from genlock.coordinator.reply import decode
 from genlock.coordinator.scripts import Caller, digest_of, source_of
+from genlock.worker.about import about
 from genlock.worker.agent import Agent
 from genlock.worker.orders import Clear, Load
+from genlock.worker.view import View
 
 #: Seconds until all workers hold their models: a thousand of them join in some two.
 START_S = 60.0
@@ -138,11 +140,10 @@ class Worker:
 
 def _about(worker: str, model: str) -> str:
     """As long as that of a worker with one model."""
-    shown = {"generation": 1, "version": "0" * 64, "bytes": 200_000_000, "stale": False}
+    shown = View(model=model, payload=None, generation=1, version="0" * 64, bytes=200_000_000)
     figures = ("uptime_s", "lease_s", "held", "bytes", "hits", "misses", "hit_rate", "window_s", "asks", "loads")
-    facts = {"worker": worker, "host": worker.partition(":")[0], "pid": 1, "started_at": 1.5, "models": {model: shown}}
-    more = {"generations": {model: 1}, "last_error": "", "stats": dict.fromkeys(figures, 1234567.5)}
-    return json.dumps(facts | more)
+    stats = dict.fromkeys(figures, 1234567.5)
+    return about(worker, {model: shown}, pid=1, started_at=1.5, last_error="", stats=stats, loading={})
 
 
 def _connected(path: str) -> socket.socket:

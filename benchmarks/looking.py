@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
 import subprocess
@@ -15,6 +14,8 @@ from contextlib import closing, contextmanager
 
 from genlock.coordinator.calls import Heartbeat, Hold, Join
 from genlock.coordinator.registry import Registry
+from genlock.worker.about import about
+from genlock.worker.view import View
 
 from .figure import Figure, at_most, quantile
 from .stand import START_S, STOP_S, Stand, stand
@@ -49,19 +50,17 @@ def _publish(place: Stand, models: int) -> list[str]:
 
 
 def _about(worker: int, names: list[str], uses: int) -> str:
-    """What a worker says of itself, as worker/about.py has it."""
-    host, held = f"eval-{worker // 20:02}", _held(worker, names)
-    facts = {
-        "worker": f"{host}:{worker}",
-        "host": host,
-        "pid": worker,
-        "started_at": time.time(),
-        "models": {name: {"generation": 1, "version": "0" * 64, "bytes": 1, "stale": False} for name in held},
-        "generations": dict.fromkeys(held, 1),
-        "last_error": "",
-        "stats": {"hits": uses, "misses": 0, "errors": 0, "bytes": len(held), "at": time.time()},
-    }
-    return json.dumps(facts)
+    """What a worker says of itself."""
+    held = _held(worker, names)
+    return about(
+        f"eval-{worker // 20:02}:{worker}",
+        {name: View(model=name, payload=None, generation=1, version="0" * 64, bytes=1) for name in held},
+        pid=worker,
+        started_at=time.time(),
+        last_error="",
+        stats={"hits": uses, "misses": 0, "errors": 0, "bytes": len(held), "at": time.time()},
+        loading={},
+    )
 
 
 def _held(worker: int, names: list[str]) -> list[str]:

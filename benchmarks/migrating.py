@@ -29,7 +29,7 @@ from genlock.worker.loaders import state_dict_into
 from genlock.worker.loading import load
 
 from . import nets
-from .figure import Figure, at_least, at_most, shown
+from .figure import Figure, at_least, at_most, quantile, shown
 from .load import Load, Plan, Response
 from .memory import many_flips
 from .stand import EVALUATOR, HOOKS, START_S, Serving, Stand, serving, stand
@@ -177,7 +177,7 @@ def _loading(loads: int) -> list[Figure]:
     ratios = [a / b for a, b in zip(ours_ms, theirs_ms, strict=True)]
     return [
         at_most("load of 200 MB, verified before (theirs: 500 → 50 ms)", ours_ms, 50, unit="ms", note=f"ms: {note}"),
-        shown("the same / torch.load and load_state_dict", ratios, note=f"{sorted(theirs_ms)[loads // 2]:.0f} ms"),
+        shown("the same / torch.load and load_state_dict", ratios, note=f"{quantile(theirs_ms, 0.5):.0f} ms"),
     ]
 
 
@@ -217,10 +217,10 @@ def _starting(starts: int) -> list[Figure]:
                 theirs.append(inline[0])
                 alive.append(own[0])
                 ready.append(own[1])
-    note = f"{_middle(alive):.2f} s and {_middle(theirs):.2f} s"
+    note = f"{quantile(alive, 0.5):.2f} s and {quantile(theirs, 0.5):.2f} s"
     return [
         at_most("start until /livez / models loaded at import (theirs: 0.67)", _ratios(alive, theirs), 0.67, note=note),
-        shown("start until /readyz / the same", _ratios(ready, theirs), note=f"{_middle(ready):.2f} s"),
+        shown("start until /readyz / the same", _ratios(ready, theirs), note=f"{quantile(ready, 0.5):.2f} s"),
     ]
 
 
@@ -261,10 +261,6 @@ def _ratios(ours: list[float], theirs: list[float]) -> list[float]:
     return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
-def _middle(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
 # --- evaluations --------------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +276,8 @@ def _evaluating(pairs: int, seconds: float) -> list[Figure]:
             services.append(stack.enter_context(serving(folder, EVALUATOR, environment, hooks=HOOKS)))
         runs = [_pair(services, seconds) for _ in range(-1, pairs)][1:]  # the first requests of a process are slow
     errors = sum(run.errors for pair in runs for run in pair)
-    note = f"{_middle([with_.per_s for with_, _ in runs]):.0f} and {_middle([without.per_s for _, without in runs]):.0f} requests/s"
+    rates = [quantile([pair[side].per_s for pair in runs], 0.5) for side in (0, 1)]
+    note = f"{rates[0]:.0f} and {rates[1]:.0f} requests/s"
     factors = [with_.per_s / without.per_s for with_, without in runs]
     return [
         at_least("evaluations with / without the cache (theirs: 50/s from 30/s)", factors, 1.67, note=note),

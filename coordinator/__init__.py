@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Poisoned,
         RedisRefused,
         RedisUnreachable,
+        RequestReused,
         SchemaTooNew,
         ServerRuns,
         SettingsInvalid,
@@ -51,9 +52,9 @@ if TYPE_CHECKING:
     from .fleet import Fleet
     from .flip import Flip, Progress
     from .manifest import Artifact, Golden, Manifest
-    from .publish import Draft
     from .records import Event
     from .settings import Settings
+    from .staging import Draft
     from .status import CandidateStatus, FleetStatus, Generation, ModelStatus, Note, WorkerStatus
     from .store import StoredObject
     from .task import TaskResult
@@ -104,6 +105,7 @@ __all__ = [
     "Progress",
     "RedisRefused",
     "RedisUnreachable",
+    "RequestReused",
     "SchemaTooNew",
     "ServerRuns",
     "Settings",
@@ -124,7 +126,7 @@ _HOMES = {
     "Artifact": "manifest",
     "CandidateStatus": "status",
     "Damage": "upkeep",
-    "Draft": "publish",
+    "Draft": "staging",
     "Event": "records",
     "Fleet": "fleet",
     "FleetStatus": "status",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import pairwise
-from math import ceil, log, sqrt
+from math import ceil, isfinite, log, sqrt
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,6 +35,9 @@ UNDER_WAY = 0.05
 #: Requests of each group without which nothing is said at all.
 LEAST_REQUESTS = 20
 
+#: Of the requests with a key: "5%", 0.05, or several that grow, "5%,25%".
+Share = str | float | Sequence[str | float]
+
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """When a canary goes on by itself. A limit that is None is not looked at.
@@ -52,12 +55,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         limits = (self.errors, self.latency, self.score)
+        numbers = [number for number in (*limits, self.seconds) if number is not None]
         rules = {
             f"errors is {self.errors}: it goes from 0 to 1": self.errors is None or 0 <= self.errors <= 1,
             f"latency is {self.latency}: it is 1 or more": self.latency is None or self.latency >= 1,
             f"score is {self.score}: it is 0 or more": self.score is None or self.score >= 0,
             f"requests is {self.requests}: it is {LEAST_REQUESTS} or more": self.requests >= LEAST_REQUESTS,
             f"seconds is {self.seconds}: it is 0 or more": self.seconds >= 0,
+            "a number is not finite: say a limit that can be reached, or none": all(map(isfinite, numbers)),
             "no limit is set: errors, latency or score": any(limit is not None for limit in limits),
         }
         if wrong := [rule for rule, is_kept in rules.items() if not is_kept]:
@@ -333,3 +338,12 @@ def _mean_variance(group: Figures) -> float:
 
 def _percent(share: float) -> str:
     return f"{share * 100:.3g} %"
+
+
+def canary_of(share: Share | None, policy: Policy | str | None, timeout: float | None) -> Canary | None:
+    """The canary of these arguments of publish; None: there is to be none. Raises BadInput."""
+    if share is not None:
+        return Canary.of(share, policy, timeout)
+    if policy is not None or timeout is not None:
+        raise BadInput("canary", "a policy and a timeout are those of a canary: say its share too, as in canary='5%'")
+    return None

@@ -19,7 +19,8 @@ from .errors import ArtifactRefused
 #: Bytes of the header of a safetensors file; the library's own limit.
 MAX_HEADER_BYTES = 100_000_000
 _LENGTH = struct.Struct("<Q")
-_ZIP = b"PK\x03\x04"
+#: What a zip archive, and so a file of `torch.save`, begins with.
+ZIP = b"PK\x03\x04"
 #: The endings of files that torch.save and torch.export write.
 _TORCH = (".pt", ".pth", ".pt2")
 _TRUNCATED = "it is truncated, or was published before it was completely written"
@@ -28,7 +29,7 @@ _TRUNCATED = "it is truncated, or was published before it was completely written
 def check_container(file: IO[bytes], path: str) -> None:
     """Raises ArtifactRefused about `path` if `file` is a safetensors file or a zip archive (torch.save), and not whole."""
     start = file.read(9)
-    if start.startswith(_ZIP):
+    if start.startswith(ZIP):
         _check_zip(file, path)
     elif _is_tensors(start):
         read_header(file, path)
@@ -46,7 +47,7 @@ def check_noticed(file: IO[bytes], path: str) -> None:
     check_container(file, path)
     file.seek(0)
     start = file.read(9)
-    if start.startswith(_ZIP):
+    if start.startswith(ZIP):
         _compare_checksums(file, path)
     elif PurePath(path).suffix in _TORCH and not _is_tensors(start):
         why = "it is no archive of torch.save but a bare pickle, or no checkpoint at all, and workers load neither"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import cycle
 from pathlib import Path
 from typing import IO
@@ -30,26 +31,37 @@ PIECE_BYTES = 2 * 2**20
 #: machine that gets its memory while it uses it, 12 ms in which no request runs on that core.
 CALL_BYTES = 2**18
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: Numbers of errors that say that there is no room.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR, errno.EEXIST}
 
 
 # --- bytes --------------------------------------------------------------------------------------------------
 
 
-def hash_file(source: int, size: int, progress: Progress | None = None) -> str:
-    """The BLAKE3 digest of what the descriptor `source` still has to give, about `size` bytes.
+def hash_file(source: int, size: int, progress: Progress | None = None, *, path: Path | str | None = None) -> str:
+    """The BLAKE3 digest of what the descriptor `source` still has to give, about `size` bytes. `path`: see pieces_of.
 
     In the calling thread alone: a worker that made its loading thread nice does not want to pay for others.
     """
     hasher = blake3()
-    for piece in pieces_of(source, size, progress):
+    for piece in pieces_of(source, size, progress, path=path):
         hasher.update(piece)
     return str(hasher.hexdigest())
 
 
-def copy_file(source: int, target: int, size: int, progress: Progress | None = None) -> str:
+def copy_file(
+    source: int,
+    target: int,
+    size: int,
+    progress: Progress | None = None,
+    *,
+    path: Path | str | None = None,
+    to: Path | str | None = None,
+) -> str:
     """Copy between descriptors; the BLAKE3 digest of what was copied, from the same pass. Does not flush.
+
+    `path`, `to`: what an error of reading, or of writing, is said of; what `progress` raises is said of neither.
 
     One thread hashes a piece while another writes it and reads the next. Both are nice: a trainer on the machine of its workers
     must not take the processor from their requests.
@@ -58,12 +70,17 @@ def copy_file(source: int, target: int, size: int, progress: Progress | None = N
     hashed: Future[object] | None = None
     done = 0
     with ThreadPoolExecutor(max_workers=2, initializer=low_priority) as nice:
-        for piece in pieces_of(source, size, progress, lambda fd, buffer: nice.submit(_read, fd, buffer).result()):
+
+        def read(source: int, buffer: memoryview) -> memoryview:
+            return nice.submit(_read, source, buffer).result()
+
+        for piece in pieces_of(source, size, progress, read, path=path):
             written = nice.submit(_write, target, piece, done)
             if hashed:
                 hashed.result()  # its buffer is the next one to be read into
             hashed = nice.submit(hasher.update, piece)
-            written.result()
+            with _explained(to):
+                written.result()
             done += len(piece)
     return str(hasher.hexdigest())
 
@@ -80,15 +97,24 @@ def pieces_of(
     size: int,
     progress: Progress | None,
     read: Callable[[int, memoryview], memoryview] = _read,
+    *,
+    path: Path | str | None = None,
 ) -> Iterator[memoryview]:
     """The file piece by piece, in two buffers by turns: a piece is good until the next but one is asked for.
+
+    `path`: what an error of reading is said of, as an ArtifactError; without it the error stays an OSError. What `progress` raises
+    passes through.
 
     Read, not mapped: a trainer that truncates its file meanwhile would kill whoever reads it through a
     mapping.
     """
     buffers = cycle([memoryview(bytearray(min(size, PIECE_BYTES))) for _ in range(2)])
     done = 0
-    while piece := read(source, next(buffers)):
+    while True:
+        with _explained(path):
+            piece = read(source, next(buffers))
+        if not piece:
+            return
         yield piece
         done += len(piece)
         if progress:
@@ -138,12 +164,45 @@ def open_source(path: Path | str) -> int:
 def refuse_changed(path: Path | str, source: int, before: os.stat_result) -> None:
     """Raises ArtifactRefused if the file that was read to its end from `source` is not what it was
     `before`."""
-    after = os.fstat(source)
-    read = os.lseek(source, 0, os.SEEK_CUR)
+    with explained(path):
+        after = os.fstat(source)
+        read = os.lseek(source, 0, os.SEEK_CUR)
     if (after.st_size, after.st_mtime_ns, read) != (before.st_size, before.st_mtime_ns, before.st_size):
         sizes = f"{before.st_size} bytes before, {after.st_size} after, {read} read"
         why = f"it was changed while it was read ({sizes}): publish it when it is completely written"
         raise ArtifactRefused(str(path), why)
+
+
+# --- small files of our own ---------------------------------------------------------------------------------
+
+
+def write_whole(
+    path: Path, data: bytes, *, durable: bool, temp: Path | None = None, replace: bool = True, mode: int = 0o666
+) -> None:
+    """Give `path` this content, whole or not at all: at every moment it is what it was or what it shall be. Its folder has to be there.
+
+    `durable`: flushed, with its name, when this returns; without it a crash of the machine may leave an empty file. `temp`: what is written
+    before it has its name, on the same disk, gone at the end unless the process is killed (None: a new name beside it). `replace`:
+    whether it takes the place of what is there, or leaves that. `mode`: as far as the umask lets it. Raises OSError.
+    """
+    temp = path.with_name(f".{uuid.uuid4().hex}") if temp is None else temp
+    try:
+        descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(descriptor)
+        if replace:
+            temp.replace(path)
+        else:
+            with suppress(FileExistsError):  # a rename would not fail where somebody was faster
+                os.link(temp, path)
+    finally:
+        with suppress(OSError):
+            temp.unlink()
+    if durable:
+        sync_folder(path.parent)
 
 
 # --- folders and errors -------------------------------------------------------------------------------------
@@ -187,7 +246,11 @@ def explained(path: Path | str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ArtifactMissing(str(path)) from error
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise StoreFull(str(path), str(error.strerror)) from error
         link = "a link, or something that is no folder, stands in its way"
         raise ArtifactRefused(str(path), link if error.errno in _IN_THE_WAY else str(error.strerror)) from error
+
+
+def _explained(path: Path | str | None) -> AbstractContextManager[None]:
+    return nullcontext() if path is None else explained(path)

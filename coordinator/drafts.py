@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from .disk import explained, make_folder
 from .errors import ArtifactRefused
+from .hostlock import give_back, lock, try_lock
 
 #: Seconds after which a draft goes whose process is gone: long enough to look what a trainer had written when it was killed.
 LEFT_S = 86_400.0
@@ -61,7 +61,7 @@ class HostDrafts(Drafts):
         draft = super().new()
         with explained(draft):
             self._locked[draft.name] = _open(draft)
-            fcntl.flock(self._locked[draft.name], fcntl.LOCK_EX)
+            lock(self._locked[draft.name])
         for other in self.folder.iterdir():
             self._remove_left(other)
         return draft
@@ -69,7 +69,7 @@ class HostDrafts(Drafts):
     def discard(self, draft: Path) -> None:
         super().discard(draft)
         if (descriptor := self._locked.pop(draft.name, None)) is not None:
-            os.close(descriptor)
+            give_back(descriptor)
 
     def _remove_left(self, draft: Path) -> None:
         try:
@@ -77,13 +77,11 @@ class HostDrafts(Drafts):
         except OSError:  # discarded meanwhile; or no draft
             return
         try:
-            if self._now() - os.fstat(descriptor).st_mtime > LEFT_S:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_old = self._now() - os.fstat(descriptor).st_mtime > LEFT_S
+            if is_old and try_lock(descriptor):  # else its process lives
                 shutil.rmtree(draft, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its process lives
         finally:
-            os.close(descriptor)
+            give_back(descriptor)
 
 
 def _open(draft: Path) -> int:

@@ -7,38 +7,29 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .calls import Abort, Attach, Pin, Read, Unpin
-from .canary import ALL, Canary, Policy, hundredths, share_of
+from . import reading
+from .calls import Abort, Attach, Pin, Unpin
+from .canary import ALL, Policy, Share, canary_of, hundredths, share_of
 from .disk import make_private, open_source
-from .errors import BadInput, NoGeneration, UnknownModel
+from .errors import BadInput, NoGeneration
 from .flip import Flip, Progress
 from .identity import Identity, check_lease
 from .identity import identity as identity_of
 from .keyring import Keyring
-from .link import GONE, Ear, Link
-from .manifest import check_name
-from .publish import ONLY, Draft, Publisher, Terms, active_of, decide, state_of
+from .link import Ear, Link, me
+from .manifest import check_metrics, check_name
+from .publish import Publisher, Terms, active_of, decide, decided, state_of
 from .records import Event, Snapshot
 from .settings import Settings
 from .signer import Signer
-from .status import (
-    FleetStatus,
-    Generation,
-    ModelStatus,
-    WorkerStatus,
-    history_of,
-    numbers_of,
-    read_manifest,
-    status_of_model,
-    status_of_worker,
-    tried_of,
-)
+from .staging import ONLY, Draft, GoldenGiven, give_golden
+from .status import FleetStatus, Generation, ModelStatus, WorkerStatus, status_of_worker
 from .store import StoredObject, open_store
 from .task import TaskResult, run_task
 from .upkeep import LEAST_KEPT, SPARED_S, Damage, gc, needed_by, verify
@@ -60,19 +51,12 @@ __all__ = [
     "WorkerStatus",
 ]
 
-#: Seconds between two looks at the log by who follows it: not every entry has a hint.
-FOLLOW_S = 0.5
-#: Entries of the log that come at once; behind so many there may be more.
-LOG_PIECE = 1000
-
 Tell = Callable[[Progress], None]
-Golden = str | Path | tuple[Any, Any]
-#: Of the requests with a key: "5%", 0.05, or several that grow, "5%,25%".
-Share = str | float | Sequence[str | float]
 
 
 class Fleet:
-    """One fleet, as a trainer or an operator uses it, from one thread at a time; another thread makes its own, which costs little.
+    """One fleet, as a trainer or an operator uses it, from one thread at a time; another thread makes its own, which costs little. A block
+    `with Fleet(…) as fleet:` closes it at its end.
 
     Raises, whatever is called: RedisUnreachable, RedisRefused, FleetMismatch, SchemaTooNew, and what its store raises.
     """
@@ -107,6 +91,14 @@ class Fleet:
         if self._made_link is not None:
             self._made_link.close()
         self.store.close()
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     # --- what it stands on -------------------------------------------------------------------------------------------
 
@@ -146,7 +138,7 @@ class Fleet:
     @property
     def _link(self) -> Link:
         if self._made_link is None:
-            self._made_link = Link(self.endpoint, self.new_registry, fleet=self.name, who=_me())
+            self._made_link = Link(self.endpoint, self.new_registry, fleet=self.name, who=me())
         return self._made_link
 
     # --- publishing --------------------------------------------------------------------------------------------------
@@ -161,7 +153,7 @@ class Fleet:
         message: str = "",
         metrics: Mapping[str, float] | None = None,
         author: str | None = None,
-        golden: Golden | None = None,
+        golden: GoldenGiven | None = None,
         rtol: float = 1e-4,
         atol: float = 1e-5,
         wait: bool = True,
@@ -179,28 +171,26 @@ class Fleet:
         `metrics`: finite numbers by name, for people (`history`, the page);
         `golden`: a golden file or (inputs, outputs) that every worker must reproduce within `rtol` and `atol`; `wait=False`: return
         when it is proposed; `now`: stop the candidate in work; `force`: try a poisoned version again; `request`: the id of an earlier
-        call whose outcome was unknown: it is asked for, and nothing is done twice.
+        call whose outcome was unknown: it is asked for, whatever the files are by now, and nothing is done twice.
 
         `canary`: it first answers this share of the requests with a key, or these growing shares ("5%", "5%,25%"), each for at most
         `canary_timeout` seconds. With a `policy` it goes on by itself, and this waits; without one this returns when the canary
         begins (outcome "canary"), and `promote` or `abort` decides.
 
-        Raises FlipRejected, FlipSuperseded, FlipAborted, Pinned, Poisoned, LockHeld, LockLost, FleetClosed, OutcomeUnknown, ArtifactError.
+        Raises FlipRejected, FlipSuperseded, FlipAborted, Pinned, Poisoned, LockHeld, LockLost, FleetClosed, OutcomeUnknown, ArtifactError,
+        RequestReused (`request` is the id of another change).
         """
         parts = dict(what) if isinstance(what, Mapping) else {ONLY: what}
         tried = canary_of(canary, policy, canary_timeout)
         more = {"now": now, "force": force, "wait": wait, "canary": tried, "progress": progress}
         terms = self._terms(agreement, timeout, author, request, **more)
-        publisher = self._publisher(model)
-        if request is not None and (flip := publisher.outcome_of(model, terms)) is not None:
+        if request is not None and (flip := self._publisher(model).outcome_of(model, terms)) is not None:
             return flip
         for path in parts.values():
             os.close(open_source(path))  # better to hear of a wrong path before waiting for a lock
-        with publisher.publishing(model, terms, message) as draft:
-            draft.metrics.update(metrics or {})
+        with self._publishing(model, terms, message, metrics, golden, rtol, atol) as draft:
             for name, path in parts.items():
                 draft.copy(name, path)
-            _give_golden(draft, golden, rtol, atol)
         assert draft.flip is not None
         return draft.flip
 
@@ -213,7 +203,7 @@ class Fleet:
         message: str = "",
         metrics: Mapping[str, float] | None = None,
         author: str | None = None,
-        golden: Golden | None = None,
+        golden: GoldenGiven | None = None,
         rtol: float = 1e-4,
         atol: float = 1e-5,
         wait: bool = True,
@@ -238,13 +228,16 @@ class Fleet:
         terms: Terms,
         message: str,
         metrics: Mapping[str, float] | None,
-        golden: Golden | None,
+        golden: GoldenGiven | None,
         rtol: float,
         atol: float,
     ) -> Iterator[Draft]:
+        check_metrics(metrics or {})  # better to hear of what is wrong before waiting for a lock
+        if isinstance(golden, str | Path):
+            os.close(open_source(golden))
         with self._publisher(model).publishing(model, terms, message) as draft:
             draft.metrics.update(metrics or {})
-            _give_golden(draft, golden, rtol, atol)
+            give_golden(draft, golden, rtol, atol)
             yield draft
 
     def rollback(
@@ -307,7 +300,7 @@ class Fleet:
             agreement=chosen.agreement,
             prepare_s=chosen.prepare_timeout_s,
             lease_s=self.identity.lease_s,
-            author=author or _me(),
+            author=author or me(),
             request=_request(request),
             **more,
         )
@@ -323,31 +316,35 @@ class Fleet:
         author: str | None = None,
         request: str | None = None,
     ) -> int:
-        """Stops the candidate (default: the one in work); returns its generation. Raises NoGeneration where there is none, Conflict."""
-        if request is not None and (done := self._decided(model, request)) is not None:
+        """Stops the candidate (default: the one in work); returns its generation.
+
+        Raises NoGeneration where there is none, Conflict, RequestReused.
+        """
+        if request is not None and (done := self._decided(Abort, model, request)) is not None:
             return done
         state = state_of(self._link, model)
         seen = generation or (state.cand.gen if state.cand else None)
         if seen is None:
             raise NoGeneration(model, None, "no candidate is in work, there is nothing to abort")
-        return self._decide(Abort(model, _request(request), seen, author or _me(), why))
+        return self._decide(Abort(model, _request(request), seen, author or me(), why))
 
     def pin(self, model: str, *, why: str = "", author: str | None = None, request: str | None = None) -> int:
-        """Keeps the model at its active generation, which is returned: proposals are refused. Raises NoGeneration, Conflict."""
-        if request is not None and (done := self._decided(model, request)) is not None:
+        """Keeps the model at its active generation, which is returned: proposals are refused.
+
+        Raises NoGeneration, Conflict, RequestReused.
+        """
+        if request is not None and (done := self._decided(Pin, model, request)) is not None:
             return done
-        return self._decide(Pin(model, _request(request), active_of(self._link, model), author or _me(), why))
+        return self._decide(Pin(model, _request(request), active_of(self._link, model), author or me(), why))
 
     def unpin(self, model: str, *, why: str = "", author: str | None = None, request: str | None = None) -> int:
-        """Lets proposals in again; returns the active generation. Raises NoGeneration, Conflict."""
-        if request is not None and (done := self._decided(model, request)) is not None:
+        """Lets proposals in again; returns the active generation. Raises NoGeneration, Conflict, RequestReused."""
+        if request is not None and (done := self._decided(Unpin, model, request)) is not None:
             return done
-        return self._decide(Unpin(model, _request(request), active_of(self._link, model), author or _me(), why))
+        return self._decide(Unpin(model, _request(request), active_of(self._link, model), author or me(), why))
 
-    def _decided(self, model: str, request: str) -> int | None:
-        """The generation of an earlier decision with this request id: what it was made on may be gone by now (R10)."""
-        answer = self._link.ask(Read(check_name(model), _request(request))).answer
-        return answer.generation if answer is not None and (answer.verdict, answer.state) == ("ok", "done") else None
+    def _decided(self, kind: type[Abort | Pin | Unpin], model: str, request: str) -> int | None:
+        return decided(self._link, kind.script, model, _request(request))
 
     def _decide(self, change: Abort | Pin | Unpin) -> int:
         return decide(self._link, change, lease_s=self.identity.lease_s)
@@ -356,38 +353,40 @@ class Fleet:
         self,
         model: str | None = None,
         *,
+        why: str = "",
         timeout: float | None = None,
         author: str | None = None,
         request: str | None = None,
     ) -> TaskResult:
         """Every worker drops the model (default: all), and loads it again when it is used; waits for them, at most `timeout` seconds."""
-        return self._task("clear", model, timeout, author, request)
+        return self._task("clear", model, why, timeout, author, request)
 
     def refresh(
-        self, model: str, *, timeout: float | None = None, author: str | None = None, request: str | None = None
+        self,
+        model: str,
+        *,
+        why: str = "",
+        timeout: float | None = None,
+        author: str | None = None,
+        request: str | None = None,
     ) -> TaskResult:
         """Every holder loads the active generation afresh beside the old copy, and changes to it; waits as clear does."""
-        return self._task("refresh", model, timeout, author, request)
+        return self._task("refresh", model, why, timeout, author, request)
 
     def _task(
-        self, kind: str, model: str | None, timeout: float | None, author: str | None, request: str | None
+        self, kind: str, model: str | None, why: str, timeout: float | None, author: str | None, request: str | None
     ) -> TaskResult:
         if model is not None:
             state_of(self._link, model)
         timeout_s = self.settings.with_arguments(prepare_timeout_s=timeout).prepare_timeout_s
-        lease_s = self.identity.lease_s
-        return run_task(
-            self._link, kind, model, _request(request), timeout_s=timeout_s, lease_s=lease_s, by=author or _me()
-        )
+        terms = {"timeout_s": timeout_s, "lease_s": self.identity.lease_s}
+        return run_task(self._link, kind, model, _request(request), by=author or me(), why=why, **terms)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
         """All that stands in Redis of the fleet, at one instant; for who makes more of it than `status` and `workers` do."""
-        self._link.ask(Attach())  # refuses another fleet's keys, and a newer schema
-        found = self._link.use(lambda registry: registry.snapshot())
-        # A proposal that was refused leaves a record without any generation: nobody would call that a model.
-        return replace(found, models={name: record for name, record in found.models.items() if record.next > 1})
+        return reading.snapshot(self._link)
 
     def status(self) -> FleetStatus:
         """The fleet and its models now."""
@@ -407,32 +406,15 @@ class Fleet:
 
     def model(self, name: str) -> ModelStatus:
         """One model now; raises UnknownModel."""
-        return self.statuses(self._knowing(name), name)[0]
-
-    def _knowing(self, model: str) -> Snapshot:
-        """The fleet at one instant, which knows the model; raises UnknownModel."""
-        snapshot = self.snapshot()
-        if check_name(model) not in snapshot.models:
-            raise UnknownModel(model, tuple(snapshot.models))
-        return snapshot
+        return self.statuses(reading.knowing(self._link, name), name)[0]
 
     def statuses(self, snapshot: Snapshot, *only: str) -> list[ModelStatus]:
         """The models of a snapshot, or those that are named."""
-        records = {name: snapshot.models[name] for name in only or snapshot.models}
-        tried = {name: place for name, record in records.items() if (place := tried_of(record))}
-        active = {name: record.active.gen for name, record in records.items() if record.active}
-        counted = self._link.use(lambda registry: registry.counted(tried))
-        stored = self._link.use(lambda registry: registry.manifests_of(active))
-        manifests = {name: read_manifest(data) for name, data in stored.items()}
-        return [status_of_model(name, snapshot, manifests.get(name), counted.get(name)) for name in records]
+        return reading.statuses(self._link, snapshot, *only)
 
     def history(self, model: str, *, limit: int = 50) -> list[Generation]:
         """The newest `limit` generations, the newest first; raises UnknownModel."""
-        record = self._knowing(model).models[model]
-        return history_of(record, self._stored(model, numbers_of(record)[-limit:]))
-
-    def _stored(self, model: str, numbers: list[int]) -> Mapping[int, tuple[bytes | None, bytes | None]]:
-        return self._link.use(lambda registry: registry.generations(model, numbers))
+        return reading.history(self._link, model, limit)
 
     def workers(self) -> list[WorkerStatus]:
         """The live workers, in the order in which they joined."""
@@ -450,23 +432,7 @@ class Fleet:
 
         With `follow` it goes on, also over a restart of Redis, until `stop` is true; that is looked at twice a second.
         """
-        last = after or "-"
-        found = self._link.use(lambda r: r.log(after=last) if after else r.log(newest=newest))
-        with Ear(self._link, None) as ear:
-            while True:
-                yield from found
-                last = found[-1].id if found else last
-                if not follow or (stop is not None and stop()):
-                    return
-                if len(found) < LOG_PIECE:
-                    ear.wait(FOLLOW_S)
-                found = self._behind(last)
-
-    def _behind(self, last: str) -> list[Event]:
-        try:
-            return self._link.use(lambda registry: registry.log(after=last))
-        except GONE:
-            return []
+        return reading.events(self._link, follow=follow, newest=newest, after=after, stop=stop)
 
     def ear(self) -> Ear:
         """A context manager that hears when something has changed, as far as hints come (R14)."""
@@ -509,37 +475,9 @@ class Fleet:
 
             return Registry(self.endpoint, fleet, identity_of(self.store, fleet, lease_s=None))
 
-        return Link(self.endpoint, make, fleet=fleet, who=_me())
-
-
-def canary_of(share: Share | None, policy: Policy | str | None, timeout: float | None) -> Canary | None:
-    """The canary of these arguments of publish; None: there is to be none. Raises BadInput."""
-    if share is not None:
-        return Canary.of(share, policy, timeout)
-    if policy is not None or timeout is not None:
-        raise BadInput("canary", "a policy and a timeout are those of a canary: say its share too, as in canary='5%'")
-    return None
-
-
-def _give_golden(draft: Draft, golden: Golden | None, rtol: float, atol: float) -> None:
-    if isinstance(golden, tuple):
-        draft.golden(*golden, rtol=rtol, atol=atol)
-    elif golden is not None:
-        draft.copy_golden(golden, rtol=rtol, atol=atol)
+        return Link(self.endpoint, make, fleet=fleet, who=me())
 
 
 def _request(given: str | None) -> str:
     """A request id of 32 characters, or the one that was given, if it can be one."""
     return uuid.uuid4().hex if given is None else check_name(given, "request")
-
-
-def _me() -> str:
-    """user@host: who does it, where nobody said."""
-    import getpass
-    import socket
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from .calls import Answer, Reply
 from .errors import (
     BadInput,
     Conflict,
@@ -20,9 +19,11 @@ from .errors import (
     NoGeneration,
     Pinned,
     Poisoned,
+    RequestReused,
     UnknownModel,
 )
 from .records import as_number, as_object
+from .reply import Answer, Reply
 
 #: States of a proposal that is not decided yet.
 IN_WORK = frozenset({"candidate", "next"})
@@ -94,7 +95,9 @@ def error_of(flip: Flip, answer: Answer, *, had_active: bool = True, pinned: int
     return None
 
 
-def refusal_of(reply: Reply, model: str, *, version: str = "", seen: int = 0, to: int | None = None) -> GenlockError:
+def refusal_of(
+    reply: Reply, model: str, *, request: str = "", version: str = "", seen: int = 0, to: int | None = None
+) -> GenlockError:
     """The error of a change that was refused. `seen`: the generation that it was decided on; `to`: the one to go back to."""
     refusals: dict[str, GenlockError] = {
         "lock": LockLost(model, str(as_object(reply.holder).get("who", ""))),
@@ -105,8 +108,19 @@ def refusal_of(reply: Reply, model: str, *, version: str = "", seen: int = 0, to
         "plan": BadInput("canary", "the scripts do not take it"),
         "busy": Conflict(model, "a free place for a task", "16 tasks that run or have just ended"),
         "pinned": _pinned(reply, model),
+        "reused": RequestReused(request, _used(reply.found or "", reply.version)),
     }
     return refusals.get(reply.verdict) or InvalidName(model)
+
+
+def check_is_of(verb: str, answer: Answer | None, request: str) -> None:
+    """Raises RequestReused where the request is known as that of another change. `verb`: the script of this one."""
+    if answer is not None and answer.verb not in ("", verb):
+        raise RequestReused(request, _used(answer.verb, answer.version))
+
+
+def _used(verb: str, version: str) -> str:
+    return f"publish of version {version[:12]}" if verb == "propose" else verb
 
 
 def _named(generation: str) -> str:

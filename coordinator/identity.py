@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from blake3 import blake3
 
-from .disk import explained, make_folder, open_source, sync_folder
+from .disk import explained, make_folder, open_source, sync_folder, write_whole
 from .errors import (
     ArtifactError,
     ArtifactMissing,
@@ -32,7 +32,8 @@ from .errors import (
     StoreUnusable,
 )
 from .manifest import check_name
-from .settings import LEASE_S, MAX_LEASE_S, MIN_LEASE_S
+from .notation import MAX_LEASE_S, MIN_LEASE_S
+from .settings import LEASE_S
 from .store import Store
 
 if TYPE_CHECKING:
@@ -187,9 +188,7 @@ def _keep_here(store: RemoteStore, fleet: str, record: _Record) -> None:
         if path.exists() and path.read_bytes() == data:
             return
         make_folder(path.parent)
-        temp = path.with_name(uuid.uuid4().hex)
-        temp.write_bytes(data)
-        temp.replace(path)
+        write_whole(path, data, durable=True)
 
 
 def _made_remote(store: RemoteStore, fleet: str, lease_s: float | None) -> Identity:
@@ -242,18 +241,8 @@ def _decode(path: Path | str, data: bytes) -> _Record:
 
 
 def _make(path: Path, temp: Path, data: bytes) -> None:
-    """Write the file, unless another is faster: a link to a name that is taken fails, a rename would not."""
+    """Write the file, unless another is faster."""
     with explained(path):
         make_folder(path.parent)
         make_folder(temp.parent)
-        try:
-            with temp.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temp, path)
-        except FileExistsError:
-            pass
-        finally:
-            temp.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        write_whole(path, data, durable=True, temp=temp, replace=False)

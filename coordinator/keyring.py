@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .disk import explained, make_folder, sync_folder
 from .errors import ArtifactRefused, SettingsInvalid
+from .secretfile import read_file
 from .signing import PUBLIC, SECRET, KeyPair, PublicKey, VerifyKeys
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def signing_key_of(settings: Settings) -> KeyPair | None:
     if given is None:
         return None
     if given.startswith(SECRET):
-        return KeyPair.of(given)
+        return _explained("GENLOCK_SIGNING_KEY", f"{SECRET}…", lambda: KeyPair.of(given))
     return _explained("GENLOCK_SIGNING_KEY", given, lambda: read_secret(Path(given)))
 
 
@@ -59,7 +59,7 @@ def public_keys(variable: str, given: tuple[str, ...]) -> list[PublicKey]:
     found: list[PublicKey] = []
     for one in given:
         if one.startswith(PUBLIC):
-            found.append(PublicKey.of(one))
+            found.append(_explained(variable, one, partial(PublicKey.of, one)))
         else:
             found += _explained(variable, one, partial(read_public, Path(one)))
     return found
@@ -96,23 +96,9 @@ def read_public(path: Path) -> list[PublicKey]:
 
 def _lines(path: Path, *, is_secret: bool) -> list[tuple[int, str]]:
     """The lines with something in them, `#` begins a comment, with their numbers."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_FILE_BYTES:
-            raise ValueError("it is no file of keys")
-        if is_secret and (why := too_open(found.st_mode, path)):
-            raise ValueError(why)
-        lines = [line.partition("#")[0].strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+    text = read_file(path, what="keys", most=MAX_FILE_BYTES, is_secret=is_secret).decode("utf-8", "replace")
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     return [(number, line) for number, line in enumerate(lines, 1) if line]
-
-
-def too_open(mode: int, path: Path) -> str:
-    """Why a file of a secret key may be read by too many; nothing where it may not."""
-    if mode & stat.S_IROTH:
-        return f"everybody on this machine may read it; `chmod go-rwx {path}` ends that"
-    if mode & (stat.S_IWOTH | stat.S_IWGRP):
-        return f"others may change it; `chmod go-rwx {path}` ends that"
-    return ""
 
 
 def write_secret(path: Path, key: KeyPair) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .calls import NO_EPOCH, Call, Epoch, Read, Reply
+from .calls import Call, Read
 from .clock import clock
 from .errors import FleetClosed, OutcomeUnknown, RedisRefused, RedisUnreachable
+from .reply import NO_EPOCH, Epoch, Reply
 from .wait import SLACK_S, Wait, Watch
 
 if TYPE_CHECKING:
@@ -198,3 +200,15 @@ def _out_of_time(link: Link, wait: Wait) -> FleetClosed | OutcomeUnknown:
     if wait.never_let_in:
         return FleetClosed(link.fleet, clock() - wait.since)
     return OutcomeUnknown(wait.model, wait.request, wait.found)
+
+
+def me() -> str:
+    """user@host: who does it, where nobody said."""
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .calls import Lock as LockCall
-from .calls import Reply
 from .clock import clock
 from .errors import GenlockError, LockHeld, Unavailable
 from .link import Link
 from .records import as_object
+from .reply import Reply
 
 if TYPE_CHECKING:
     from .registry import Registry

@@ -6,8 +6,8 @@ name, size, digest and the version are checked again.
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
@@ -26,6 +26,7 @@ MAX_ARTIFACTS = 64
 MAX_METRICS = 64
 #: Characters of the name of one.
 MAX_METRIC_CHARACTERS = 128
+_METRICS = f"metrics are at most {MAX_METRICS} finite numbers, with names of 1 to {MAX_METRIC_CHARACTERS} characters"
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -34,11 +35,30 @@ WayBack = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
 MetricName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_METRIC_CHARACTERS)]
 
 
+def is_name(text: str) -> bool:
+    """Whether a model, an artifact or a fleet may be called so. `.` and `..` are no names: a name may become a file's."""
+    return bool(NAME.match(text)) and text not in (".", "..")
+
+
 def check_name(name: str, what: str = "model") -> str:
-    """`name`, or InvalidName. `.` and `..` are no names either: a name may become a file's."""
-    if not isinstance(name, str) or not NAME.match(name) or name in (".", ".."):
+    """`name`, or InvalidName."""
+    if not isinstance(name, str) or not is_name(name):
         raise InvalidName(str(name), what)
     return name
+
+
+def check_metrics(metrics: Mapping[str, float]) -> None:
+    """Raises ManifestInvalid unless a manifest can carry these."""
+    wrong = [f"{name!r} is {value!r}" for name, value in metrics.items() if not _is_metric(name, value)]
+    if wrong or len(metrics) > MAX_METRICS:
+        raise ManifestInvalid(f"{_METRICS}, and {wrong[0] if wrong else f'these are {len(metrics)}'}")
+
+
+def _is_metric(name: object, value: object) -> bool:
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_METRIC_CHARACTERS:
+        return False
+    # What JSON has no number for is none: a truth value, what only looks like a float (numpy's), NaN, what is beyond all floats.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 class Artifact(msgspec.Struct, frozen=True, order=True):
@@ -145,8 +165,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         names = [artifact.name for artifact in self.artifacts]
         if names != sorted(set(names)):
             raise ManifestInvalid(f"artifacts are not in order or stand twice: {', '.join(names)}")
-        if len(self.metrics) > MAX_METRICS or not all(map(math.isfinite, self.metrics.values())):
-            raise ManifestInvalid(f"metrics are at most {MAX_METRICS} finite numbers")
+        check_metrics(self.metrics)
         if self.version != version_of(self.artifacts):
             raise ManifestInvalid(f"version {self.version[:12]} is not the digest of its artifacts")
         return self

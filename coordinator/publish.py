@@ -1,4 +1,4 @@
-"""One publish from top to bottom: lock, stage, propose, wait. Draft is what a trainer fills, Flip what comes back.
+"""One publish from top to bottom: lock, stage, propose, wait. A Draft is what a trainer fills, a Flip what comes back.
 
 ::
 
@@ -10,25 +10,23 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from .calls import Abort, Answer, Call, Pin, Promote, Propose, Read, Reply, Rollback, State, Unpin
+from .calls import Abort, Call, Pin, Promote, Propose, Read, Rollback, Unpin
 from .canary import Canary
 from .clock import clock
-from .container import check_container, read_header
-from .disk import Check
-from .errors import ArtifactRefused, NoGeneration, Unavailable, UnknownModel
-from .flip import Flip, Progress, error_of, phases_of, refusal_of, workers_of
+from .errors import NoGeneration, Unavailable, UnknownModel
+from .flip import Flip, Progress, check_is_of, error_of, phases_of, refusal_of, workers_of
 from .link import Link, new_wait, pursue
 from .lock import Lock
-from .manifest import Artifact, Golden, Manifest, Source, check_name
+from .manifest import Manifest, check_name
 from .records import as_object
+from .reply import Answer, Reply, State
+from .staging import Draft, Tell
 from .status import KEPT_GENERATIONS, read_manifest, way_back_of
 from .wait import AGAIN, Wait
 
@@ -36,17 +34,6 @@ if TYPE_CHECKING:
     from .registry import Registry
     from .signer import Signer
     from .store import AnyStore
-
-__all__ = ["Draft", "Flip", "Progress", "Publisher", "Terms"]
-
-#: The name of the artifact of a model that is one file.
-ONLY = "model"
-#: The file of golden outputs in a draft; the space keeps it apart from every artifact.
-GOLDEN = "golden outputs"
-#: Why a copy is refused that is not what was read of the file before.
-CHANGED = "it was changed after it had been read: publish it when it is completely written"
-
-Tell = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,138 +56,6 @@ class Terms:
         """Longest time of a canary that a policy decides: it is waited for; None: people decide, or there is none."""
         canary = self.canary
         return len(canary.steps) * canary.timeout_s if canary is not None and canary.policy is not None else None
-
-
-@dataclass(frozen=True)
-class Part:
-    """A file that is to be published. `is_ours`: it lies in the draft, and is moved; `digest`: the one that it has to have, if any."""
-
-    path: Path
-    is_ours: bool
-    digest: str | None = None
-
-
-class Draft:
-    """The files of a publish, while they are being written."""
-
-    def __init__(self, store: AnyStore, message: str = "") -> None:
-        self.message = message  #: for people; may be changed in the block
-        self.metrics: dict[str, float] = {}  #: what training measured, for people; may be filled in the block
-        self.flip: Flip | None = None  #: set when the block has ended
-        self._store = store
-        self._folder: Path | None = None
-        self._parts: dict[str, Part] = {}
-        self._golden: Part | None = None
-        self._tolerances = (1e-4, 1e-5)
-
-    def path(self, name: str) -> Path:
-        """Where the artifact `name` is to be written; on the file system of a store that is a folder, to be moved without a copy."""
-        path = self._home() / check_name(name, "artifact")
-        self._parts[name] = Part(path, is_ours=True)
-        return path
-
-    def copy(self, name: str, path: str | Path, *, digest: str | None = None) -> None:
-        """Publishes a copy of the file at `path` as artifact `name`; with a `digest` (BLAKE3, 64 hex digits) only if it is that content."""
-        self._parts[check_name(name, "artifact")] = Part(Path(path), is_ours=False, digest=digest)
-
-    def golden(self, inputs: Any, outputs: Any, *, rtol: float = 1e-4, atol: float = 1e-5) -> None:
-        """What every worker must reproduce before anyone flips; see write_golden for what `inputs` and `outputs` may be."""
-        from .golden import write_golden
-
-        self._golden = Part(write_golden(self._home() / GOLDEN, inputs, outputs), is_ours=True)
-        self._tolerances = (rtol, atol)
-
-    def copy_golden(self, path: str | Path, *, rtol: float = 1e-4, atol: float = 1e-5) -> None:
-        """The same from a file that write_golden has written."""
-        self._golden = Part(Path(path), is_ours=False)
-        self._tolerances = (rtol, atol)
-
-    def discard(self) -> None:
-        """Removes what is left of it."""
-        self._store.release()
-        if self._folder is not None:
-            self._store.discard(self._folder)
-
-    def _home(self) -> Path:
-        if self._folder is None:
-            self._folder = self._store.draft()
-        return self._folder
-
-    # --- staging -----------------------------------------------------------------------------------------------------
-
-    def stage(self, model: str, *, author: str, progress: Tell | None) -> Manifest:
-        """Everything in the store, checked as far as a publisher can; raises ArtifactError."""
-        sources = {name: Source(str(part.path.absolute()), _mtime_ns(part.path)) for name, part in self._copied()}
-        meter = _Meter(progress, [part.path for part in self._all()])
-        artifacts = [self._put(name, part, meter, check_container) for name, part in self._parts.items()]
-        golden = None
-        if self._golden is not None:
-            found = self._put("golden", self._golden, meter, _check_golden)
-            golden = Golden(found.digest, found.size, *self._tolerances)
-        return Manifest.of(
-            model,
-            artifacts,
-            created_at=time.time(),
-            sources=sources,
-            golden=golden,
-            author=author,
-            message=self.message,
-            metrics=self.metrics,
-        )
-
-    def _copied(self) -> list[tuple[str, Part]]:
-        """A part of the draft comes from nowhere that would still be there."""
-        return [(name, part) for name, part in self._parts.items() if not part.is_ours]
-
-    def _all(self) -> list[Part]:
-        return [*self._parts.values(), *([self._golden] if self._golden else [])]
-
-    def _put(self, name: str, part: Part, meter: _Meter, check: Check) -> Artifact:
-        put = self._store.adopt if part.is_ours else self._store.stage
-        artifact = put(part.path, name=name, progress=meter.of(name), check=check)
-        if part.digest not in (None, artifact.digest):
-            raise ArtifactRefused(str(part.path), CHANGED)
-        return artifact
-
-
-def _check_golden(file: IO[bytes], path: str) -> None:
-    metadata = read_header(file, path).get("__metadata__")
-    if not isinstance(metadata, dict) or "genlock" not in metadata:
-        raise ArtifactRefused(path, "it holds no golden outputs: write it with write_golden")
-
-
-def _mtime_ns(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0  # staging finds out, and says it
-
-
-class _Meter:
-    """Bytes of several files as one number."""
-
-    def __init__(self, tell: Tell | None, paths: list[Path]) -> None:
-        self._tell, self._before = tell, 0
-        self._total = 0
-        for path in paths:
-            with suppress(OSError):
-                self._total += path.stat().st_size
-
-    def of(self, name: str) -> Callable[[int, int], None] | None:
-        """What the store tells of one file after the other."""
-        tell = self._tell
-        if tell is None:
-            return None
-        before = self._before
-
-        def told(done: int, _size: int) -> None:
-            self._before = before + done
-            tell(Progress("staging", self._before, max(self._total, self._before), name))
-
-        return told
-
-
-# --- proposing, and waiting ------------------------------------------------------------------------------------------
 
 
 class Publisher:
@@ -288,9 +143,10 @@ class Publisher:
         return send
 
     def outcome_of(self, model: str, terms: Terms) -> Flip | None:
-        """What has become of an earlier call with this request id, waited for; None: Redis knows of none."""
+        """What has become of an earlier publish with this request id, waited for; None: Redis knows of none. Raises RequestReused."""
         read = Read(model, terms.request)
         reply = self._link.ask(read)
+        check_is_of(Propose.script, reply.answer, terms.request)
         if reply.answer is None:
             return None
         if reply.answer.verdict != "ok":
@@ -325,10 +181,8 @@ class Publisher:
 
     def _promoted(self, model: str, request: str) -> str:
         """The request of the candidate that an earlier call with this id has promoted, or nothing (R10)."""
-        answer = self._link.ask(Read(check_name(model), request)).answer
-        if answer is None or (answer.verdict, answer.state) != ("ok", "done"):
-            return ""
-        return str(self._stored(model, answer.generation)[1].get("request") or "")
+        generation = decided(self._link, Promote.script, model, request)
+        return str(self._stored(model, generation)[1].get("request") or "") if generation is not None else ""
 
     def _promote(self, model: str, terms: Terms, share: int, seen: int | None, why: str) -> str:
         """Decides; the request of the candidate, by which its outcome is known."""
@@ -366,7 +220,7 @@ class Publisher:
         pursue(self._link, wait, send=send, told=_teller(terms.progress))
         if wait.refusal is not None:
             version = change.version if isinstance(change, Propose) else ""
-            raise refusal_of(wait.refusal, model, version=version, seen=seen, to=to)
+            raise refusal_of(wait.refusal, model, request=terms.request, version=version, seen=seen, to=to)
         answer = wait.answer or Answer()
         seconds["propose"] = wait.answered_s
         if not isinstance(change, Read):  # who asks for what was begun before has not waited for all of it
@@ -410,8 +264,18 @@ def decide(link: Link, change: Abort | Pin | Unpin | Promote, *, lease_s: float)
     wait = new_wait(link, change, change.model, change.request, prepare_s=0.0, lease_s=lease_s, is_patient=False)
     pursue(link, wait)
     if wait.refusal is not None:
-        raise refusal_of(wait.refusal, change.model, seen=change.seen)
+        raise refusal_of(wait.refusal, change.model, request=change.request, seen=change.seen)
     return change.seen
+
+
+def decided(link: Link, verb: str, model: str, request: str) -> int | None:
+    """The generation of an earlier decision with this request id: what it was made on may be gone by now (R10); None: none is known.
+
+    `verb`: the script of the decision. Raises RequestReused.
+    """
+    answer = link.ask(Read(check_name(model), request)).answer
+    check_is_of(verb, answer, request)
+    return answer.generation if answer is not None and (answer.verdict, answer.state) == ("ok", "done") else None
 
 
 def active_of(link: Link, model: str, wanted: int | None = None) -> int:

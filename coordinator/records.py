@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .calls import Active, Candidate, Watched, Whole
+from .reply import Active, Candidate, Watched, Whole
 
 
 def as_object(text: str | bytes | None) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import redis
 
-from .calls import KEYS, NO_EPOCH, SCHEMA, Attach, Call, Epoch, Reply, ReplyInvalid, decode, hint_of, keys_of
+from .calls import KEYS, SCHEMA, Attach, Call, hint_of, keys_of
 from .canary import Both, both_of
 from .endpoint import Endpoint
 from .errors import FleetMismatch, RedisRefused, RedisUnreachable, SchemaTooNew
 from .identity import Identity
 from .records import Event, Hint, Snapshot, as_number, as_object
+from .reply import NO_EPOCH, Epoch, Reply, ReplyInvalid, decode
 from .scripts import Caller, digest_of, source_of
 
 #: Seconds that a call waits for its answer. Scripts take well under a millisecond; a busy or swapping server gets this long.
@@ -158,7 +159,7 @@ class Registry:
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
             self._drop_quietly()
             refused = _refusal(self.endpoint.where, error)
-            raise refused or RedisUnreachable(self.endpoint.where, _said(error)) from error
+            raise refused or RedisUnreachable(self.endpoint.where, said(error)) from error
         except redis.exceptions.InvalidResponse as error:
             self._drop_quietly()
             why = f"what listens there is no Redis ({str(error)[:QUOTED]})"
@@ -329,7 +330,7 @@ def _info(connection: Any, section: str) -> dict[str, str]:
     return dict(line.strip().split(":", 1) for line in text.splitlines() if ":" in line)
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """What the driver says, without its objects, which it writes out behind " : " for each sentinel."""
     return str(error).partition(" : <")[0] or type(error).__name__
 

@@ -14,6 +14,7 @@ of its host; what a trainer left there that was killed goes with a later draft.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from .claims import TAKING_S, Claims, marked, outdated
+from .claims import CLAIM_S, TAKING_S, Claims, marked, outdated
 from .clock import clock
 from .disk import Check, Progress, hash_file, open_source, pieces_of, refuse_changed
 from .drafts import HostDrafts
@@ -35,6 +36,8 @@ from .store import StoredObject, check_digest
 
 if TYPE_CHECKING:
     from .identity import Identity
+
+_log = logging.getLogger("genlock.store")
 
 #: Seconds between the tries to put a file there. The library has tried each call, and each part, several times before that.
 PAUSES_S = (1.0, 4.0, 16.0)
@@ -66,8 +69,8 @@ class RemoteStore:
     ) -> Artifact:
         """Upload the file at `path`, unless the store has it; when this returns, the object is whole and stays for now.
 
-        The file is read twice: for its digest, and while it is sent, when the digest has to be the same. `check`: looks at it before.
-        Raises what Store.stage() raises, StoreUnreachable and StoreUnusable.
+        The file is read twice: for its digest, and while it is sent, when the digest has to be the same. `progress`: hears of both, of each
+        as half of the bytes. `check`: looks at it before. Raises what Store.stage() raises, StoreUnreachable and StoreUnusable.
         """
         check_name(name, "artifact")
         source = open_source(path)
@@ -77,12 +80,22 @@ class RemoteStore:
                 with os.fdopen(os.dup(source), "rb") as file:
                     check(file, str(path))
                 os.lseek(source, 0, os.SEEK_SET)
-            digest = hash_file(source, before.st_size, lambda *_: self._claims.renew())
+            digest = hash_file(source, before.st_size, self._hashed(progress), path=path)
             refuse_changed(path, source, before)
             self._put(path, source, Artifact(name, before.st_size, digest), progress)
         finally:
             os.close(source)
         return Artifact(name, before.st_size, digest)
+
+    def _hashed(self, progress: Progress | None) -> Progress:
+        """What hears of the first of two passes."""
+
+        def told(done: int, size: int) -> None:
+            self._claims.renew()
+            if progress:
+                progress(done // 2, size)
+
+        return told
 
     def adopt(self, path: Path, *, name: str, progress: Progress | None = None, check: Check | None = None) -> Artifact:
         """The same for a file that lies in a draft, which is removed then."""
@@ -127,8 +140,12 @@ class RemoteStore:
         os.lseek(source, 0, os.SEEK_SET)
         hasher = blake3()
 
+        def told(done: int, size: int) -> None:
+            if progress:
+                progress((size + done) // 2, size)  # the second half, see stage()
+
         def pieces() -> Iterator[memoryview]:
-            for piece in pieces_of(source, size, progress):
+            for piece in pieces_of(source, size, told, path=path):
                 hasher.update(piece)
                 yield piece
                 self._claims.renew()
@@ -218,14 +235,21 @@ class RemoteStore:
     # --- taking away -------------------------------------------------------------------------------------------------
 
     def collect(
-        self, keep: Collection[str], *, older_than_s: float, now: float | None = None, ours: Callable[[], float] = clock
+        self,
+        keep: Collection[str],
+        *,
+        older_than_s: float,
+        now: float | None = None,
+        dry_run: bool = False,
+        ours: Callable[[], float] = clock,
     ) -> list[StoredObject]:
         """Remove what was last written `older_than_s` ago on the store's clock: leftovers, and objects neither in `keep` nor claimed.
 
-        Safe while others publish (claims.py). `ours`: the clock of this process, `now` is that of no store and does not count. Returns what
-        was removed.
+        Safe while others publish (claims.py): what was claimed after `keep` had been read is still claimed when it is looked at, which
+        holds for half of the time that a claim counts. Then this ends, the log says so, and the next collect() goes on. `ours`: the clock
+        of this process, `now` is that of no store and does not count. Returns what was removed; with `dry_run` what would be.
         """
-        removed: list[StoredObject] = []
+        end, removed = ours() + CLAIM_S / 2, list[StoredObject]()
         left = [found for found in self.objects() if found.digest not in keep]
         left += [self._leftover(file) for name in ("temp", "damaged") for file in self.files.list(name)]
         while True:
@@ -234,15 +258,20 @@ class RemoteStore:
                     raise StoreUnreachable(
                         self.root, f"its claims could not be read within {TAKING_S:g} s, nothing was taken away"
                     )
-                while left and ours() < turn.until:
+                while left and ours() < min(turn.until, end):
                     found = left.pop()
                     if turn.now - found.mtime > older_than_s and found.digest not in turn.claimed:
-                        self.files.remove(str(found.path).removeprefix(f"{self.root}/"))
+                        if not dry_run:
+                            self.files.remove(str(found.path).removeprefix(f"{self.root}/"))
                         removed.append(found)
-            if not left:
+            if not left or ours() >= end:
                 break
-        for file in outdated(self.files, turn.now):
-            self.files.remove(file.key)
+        if left:
+            why = "gc has gone on for %g minutes, which is as long as it may: it has not come to %d files, the next gc goes on"
+            _log.warning(why, CLAIM_S / 120, len(left))
+        if not dry_run:
+            for file in outdated(self.files, turn.now):
+                self.files.remove(file.key)
         return removed
 
     def _leftover(self, file: RemoteFile) -> StoredObject:

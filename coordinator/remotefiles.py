@@ -126,7 +126,7 @@ class RemoteFiles:
     def upload(self, key: str, pieces: Iterable[bytes | memoryview], *, beside: str) -> None:
         """A file of any size; it has its name when it is whole, and never before. `beside`: a key for what is not yet whole.
 
-        An exception in `pieces` leaves nothing behind.
+        An exception in `pieces` leaves nothing behind, and passes as it is: it says nothing of the store.
         """
         target = key if self.scheme in WHOLE else beside
         with self.explained(key):
@@ -137,16 +137,19 @@ class RemoteFiles:
                 block_size=PART_BYTES,
                 **({"autocommit": False} if target == key else {}),
             )
-            try:
-                for piece in pieces:
+        try:
+            for piece in pieces:
+                with self.explained(key):
                     file.write(piece)
+            with self.explained(key):
                 file.close()
                 if target == key:
                     file.commit()
-            except BaseException:
-                self._give_up(file, target, key)
-                raise
-            if target != key:
+        except BaseException:
+            self._give_up(file, target, key)
+            raise
+        if target != key:
+            with self.explained(key):
                 self._prepare(key)
                 self._fs.mv(self._path(target), self._path(key))
 

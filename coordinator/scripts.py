@@ -9,7 +9,8 @@ from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 
-from .calls import Call, Epoch, hint_of, keys_of
+from .calls import Call, hint_of, keys_of
+from .reply import Epoch
 
 #: Files of lua/ that every script begins with, in this order.
 SHARED = ("_fleet", "_model", "_candidate", "_state")

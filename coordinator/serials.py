@@ -12,9 +12,7 @@ By the fleet's id, not its name: a fleet that is made anew begins anew. A file i
 
 from __future__ import annotations
 
-import fcntl
-import os
-import uuid
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +20,9 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from .disk import explained, make_folder, sync_folder
+from .disk import FULL, make_folder, write_whole
 from .errors import NotOrdered, SerialsUnreadable, SerialTooLow
+from .hostlock import locked
 from .manifest import Manifest, Size, check_name
 
 #: The greatest whole number that every reader of JSON, and Lua, holds exactly.
@@ -32,6 +31,28 @@ MAX_SERIAL = 2**53
 MAX_FILE_BYTES = 8192
 #: Versions that are remembered of what was active: as many as Redis keeps ways back (KEPT_COMMITTED in lua/_candidate.lua).
 MAX_LEFT = 64
+#: Seconds that the lock is waited for. Its holder flushes one file: who has not come to an end in that time is stopped, or its disk is.
+MAX_WAIT_S = 10.0
+
+#: Of each kind of file: what it does not say, and what its absence would mean.
+_MODELS = (
+    "it does not say which serial was seen last",
+    "Mend it; to remove it is to trust whatever signed manifest Redis has now",
+)
+_BEFORE = (
+    "it does not say which serial is known to have been active",
+    "Mend it; to remove it is to sign whatever signed manifest Redis has now as the way back of the next one",
+)
+_USED = (
+    "it does not say which serial was signed last",
+    "Remove it, if the clock of this host is right: serials go on above the time, and above what is active",
+)
+#: Of a number that no reader would hold exactly: used.json alone says it, or the clock or what is active does.
+_FILE_AHEAD = "A clock was far ahead when it was written: remove it, if the clock of this host is right"
+_AHEAD = (
+    "Set the clock of this host right; if it is, a manifest was signed with such a serial: replace its key,"
+    " and remove the files in `models` beside this one on every host"
+)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -108,22 +129,22 @@ _Kind = TypeVar("_Kind", Seen, _Used)
 
 
 class Serials:
-    """The files of one host and user, for one fleet. Raises SerialsUnreadable, and StoreFull or ArtifactRefused where it has to write."""
+    """The files of one host and user, for one fleet. All of it raises SerialsUnreadable."""
 
     def __init__(self, state_dir: Path, fleet_id: str) -> None:
         self._folder = state_dir / "serials" / check_name(fleet_id, "fleet")
 
     def seen(self, model: str) -> Seen:
         """The newest that was active here, of any process of this host and user."""
-        return _read(self._path(model), Seen)
+        return _read(self._path(model), Seen, _MODELS)
 
     def became_active(self, model: str, claim: Claim, *, needs_order: bool) -> None:
         """Remembers it; flushed when this returns. What is older than what another process has seen meanwhile is not remembered."""
         path = self._path(model)
-        if advanced(claim, before := _read(path, Seen)) == before:
+        if advanced(claim, before := self.seen(model)) == before:
             return
         with self._locked():
-            before = _read(path, Seen)
+            before = self.seen(model)
             try:
                 judge(model, claim, before, needs_order=needs_order)
             except (SerialTooLow, NotOrdered):
@@ -133,7 +154,7 @@ class Serials:
 
     def highest_before(self, model: str) -> int:
         """The highest serial that a trainer of this host and user knows to have been active."""
-        return _read(self._path_before(model), _Used).serial
+        return _read(self._path_before(model), _Used, _BEFORE).serial
 
     def was_active(self, model: str, serial: int) -> None:
         """Remembers it for `highest_before`; flushed when this returns."""
@@ -147,9 +168,10 @@ class Serials:
         """A number that no manifest was signed with here, above `above` and not below the time, in unix microseconds; flushed."""
         path = self._folder / "used.json"
         with self._locked():
-            serial = max(now_us, _read(path, _Used).serial, above) + 1
+            serial = max(now_us, _read(path, _Used, _USED).serial, above) + 1
             if serial > MAX_SERIAL:
-                raise SerialsUnreadable(str(path), f"the serial after {serial - 1} would be above {MAX_SERIAL}")
+                why = f"the serial after {serial - 1} would be above {MAX_SERIAL}"
+                raise SerialsUnreadable(str(path), why, _FILE_AHEAD if max(now_us, above) < MAX_SERIAL else _AHEAD)
             _write(path, _Used(serial))
         return serial
 
@@ -162,39 +184,42 @@ class Serials:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One process at a time; the kernel lets go of the lock when its holder dies."""
-        path = self._folder / "lock"
-        with explained(path):
+        path, end = self._folder / "lock", time.monotonic() + MAX_WAIT_S
+        with _written(path):
             make_folder(path.parent)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+            with locked([path], lambda: time.monotonic() < end) as is_ours:
+                if not is_ours:
+                    why = f"another process of this host has held it for {MAX_WAIT_S:g} s"
+                    raise SerialsUnreadable(str(path), why, "End it: it is stopped, or its disk does not answer")
+                yield
 
 
-def _read(path: Path, kind: type[_Kind]) -> _Kind:
+def _read(path: Path, kind: type[_Kind], about: tuple[str, str]) -> _Kind:
+    """`about`: what it does not say where it cannot be read, and what to do then."""
+    unsaid, remedy = about
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(MAX_FILE_BYTES), type=kind)
     except FileNotFoundError:
         return kind()
     except OSError as error:
-        raise SerialsUnreadable(str(path), str(error.strerror)) from error
+        raise SerialsUnreadable(str(path), f"{unsaid} ({error.strerror})", remedy) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SerialsUnreadable(str(path), str(error)) from error
+        raise SerialsUnreadable(str(path), f"{unsaid} ({error})", remedy) from error
 
 
 def _write(path: Path, value: Seen | _Used) -> None:
-    temp = path.parent / f".{uuid.uuid4().hex}"
-    with explained(path):
+    with _written(path):
         make_folder(path.parent)
-        try:
-            with temp.open("xb") as file:
-                file.write(msgspec.json.encode(value))
-                file.flush()
-                os.fsync(file.fileno())
-            temp.rename(path)
-        finally:
-            temp.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        write_whole(path, msgspec.json.encode(value), durable=True)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Turns an error of the operating system about a file that has to be written into words about the state folder."""
+    try:
+        yield
+    except OSError as error:
+        first = "Free space there" if error.errno in FULL else "Let this user write there"
+        remedy = f"{first}, or move the folder `serials` to another GENLOCK_STATE_DIR"
+        raise SerialsUnreadable(str(path), f"it cannot be written ({error.strerror})", remedy) from error

@@ -10,7 +10,6 @@ lock starts one.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -20,7 +19,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +30,7 @@ from redis.connection import UnixDomainSocketConnection
 
 from .connection import manners
 from .errors import RedisRefused, RedisUnreachable, ServerRuns
+from .hostlock import try_lock
 
 log = logging.getLogger("genlock.server")
 
@@ -133,11 +133,14 @@ class EmbeddedServer:
             if lock is None or self._state() != "down":
                 raise ServerRuns(self.where, self.pid())
             log.info("the embedded server runs in the foreground at %s", self.where)
-            # A group of its own: else a terminal's Ctrl-C reaches it too, and a second one ends it unsaved.
-            server = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, env=_environment(), pass_fds=(lock,), process_group=0
-            )
-            with server, _forwarding(server):
+
+            def begin() -> subprocess.Popen[bytes]:
+                # A group of its own: else a terminal's Ctrl-C reaches it too, and a second one ends it unsaved.
+                return subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, env=_environment(), pass_fds=(lock,), process_group=0
+                )
+
+            with _forwarding(begin) as server, server:
                 status = server.wait()
         return status if status >= 0 else 128 - status
 
@@ -259,7 +262,7 @@ class EmbeddedServer:
         """
         lock = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            yield lock if _taken(lock) else None
+            yield lock if try_lock(lock) else None
         finally:
             os.close(lock)
 
@@ -316,26 +319,29 @@ class EmbeddedServer:
             raise RedisUnreachable(self.where, why, "Remove it, or choose another GENLOCK_STATE_DIR")
 
 
-def _taken(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _environment() -> dict[str, str]:
     """The server's. It refuses to start under a locale that the machine lacks; all have this one."""
     return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | {"LC_ALL": "C"}
 
 
 @contextmanager
-def _forwarding(server: subprocess.Popen[bytes]) -> Iterator[None]:
-    """While it lasts, INT and TERM to this process become TERM to the server, which then saves and ends."""
-    wanted = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: server.terminate()) for number in wanted}
+def _forwarding(begin: Callable[[], subprocess.Popen[bytes]]) -> Iterator[subprocess.Popen[bytes]]:
+    """The server that `begin` starts. INT and TERM to this process become TERM to the server, which then saves and ends; from before
+    its start: one that came between the start and the handlers would end this process alone, and the server would run on."""
+    came: list[int] = []
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, _frame: object) -> None:
+        came.append(number)
+        for server in begun:
+            server.terminate()
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        begun.append(begin())
+        if came:
+            begun[0].terminate()
+        yield begun[0]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -44,7 +44,7 @@ class Signer:
         """The manifest, signed where there is a key. `before`: of what is active; `others`: of what was so, or may be before it.
 
         Of these only those count that are signed by a key that this process knows: anybody may have written a number there. Raises
-        ManifestInvalid, SerialsUnreadable, StoreFull, ArtifactRefused.
+        ManifestInvalid, SerialsUnreadable.
         """
         if self._key is None:
             return manifest

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from .calls import Candidate
 from .canary import ALL, Both, Policy, both_of, policy_of
 from .errors import GenlockError
 from .flip import phases_of, workers_of
 from .manifest import Manifest, decode
 from .records import Member, Record, Snapshot, as_number, as_object
+from .reply import Candidate
 
 #: Generations of a model that Redis keeps, beside the ways back (lua/_model.lua has it too).
 KEPT_GENERATIONS = 256

@@ -21,13 +21,15 @@ came after, finds no file, and the content is written again.
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import re
 import shutil
 import stat
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 
     #: What a fleet keeps its artifacts in.
     AnyStore: TypeAlias = "Store | RemoteStore"
+
+_log = logging.getLogger("genlock.store")
 
 #: Mode of an object: whoever may read the store may read it, nobody writes it.
 OBJECT_MODE = 0o444
@@ -94,12 +98,13 @@ class Store:
         source = open_source(path)
         try:
             before = os.fstat(source)
-            with explained(self.root), self._temp_file() as (temp, target):
-                digest = copy_file(source, target, before.st_size, progress)
+            with self._temp_file() as (temp, target):
+                digest = copy_file(source, target, before.st_size, progress, path=path, to=self.root)
                 refuse_changed(path, source, before)
-                _look(temp, check, path)
-                if not self._refreshed(digest, before.st_size):
-                    self._publish(temp, target, digest)
+                with explained(self.root):
+                    _look(temp, check, path)
+                    if not self._refreshed(digest, before.st_size):
+                        self._publish(temp, target, digest)
         finally:
             os.close(source)
         return Artifact(name, before.st_size, digest)
@@ -117,9 +122,9 @@ class Store:
             before = os.fstat(source)
             if path.is_symlink() or before.st_nlink > 1:
                 return self.stage(path, name=name, progress=progress, check=check)
+            digest = hash_file(source, before.st_size, progress, path=path)
+            refuse_changed(path, source, before)
             with explained(self.root):
-                digest = hash_file(source, before.st_size, progress)
-                refuse_changed(path, source, before)
                 _look(path, check, path)
                 if self._refreshed(digest, before.st_size):
                     path.unlink()
@@ -144,14 +149,16 @@ class Store:
     @contextmanager
     def _temp_file(self) -> Iterator[tuple[Path, int]]:
         """A new file and its descriptor; removed at the end if it still has that name."""
-        make_folder(self._temp)
         temp = self._temp / uuid.uuid4().hex
-        descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with explained(self.root):
+            make_folder(self._temp)
+            descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             yield temp, descriptor
         finally:
-            os.close(descriptor)
-            temp.unlink(missing_ok=True)
+            with explained(self.root):
+                os.close(descriptor)
+                temp.unlink(missing_ok=True)
 
     def _publish(self, file: Path, descriptor: int, digest: str) -> None:
         """Flush `file` and give it its final name."""
@@ -259,37 +266,50 @@ class Store:
 
     # --- taking away ---
 
-    def collect(self, keep: Collection[str], *, older_than_s: float, now: float) -> list[StoredObject]:
+    def collect(
+        self, keep: Collection[str], *, older_than_s: float, now: float, dry_run: bool = False
+    ) -> list[StoredObject]:
         """Remove what was last used before `now - older_than_s`: objects not in `keep`, and leftovers.
 
         Leftovers are temporary files, drafts and damaged objects. `now` is in unix seconds; `older_than_s`
         has to be longer than any publish takes from its stage() to its proposal. Safe while others publish
-        (see the top of this file). Returns what was removed.
+        (see the top of this file). What this user may not remove stays, and the log says how much that is.
+        Returns what was removed; with `dry_run` what would be, as far as that is known before it is tried.
         """
-        oldest = now - older_than_s
+        oldest, removed, refused = now - older_than_s, list[StoredObject](), 0
         old = [found for found in self.objects() if found.digest not in keep and found.mtime < oldest]
-        removed = [found for found in old if self._take(found, oldest)]
-        for folder in (self._temp, self._damaged, self._drafts.folder):
-            for leftover in map(_leftover, _entries(folder)):
-                if leftover.mtime < oldest:
-                    _remove(Path(leftover.path))
-                    removed.append(leftover)
+        for found in [*old, *(left for left in self._leftovers() if left.mtime < oldest)]:
+            try:
+                with explained(found.path):
+                    if dry_run or (self._take(found, oldest) if found.digest else _remove(Path(found.path))):
+                        removed.append(found)
+            except ArtifactRefused as error:
+                if not isinstance(error.__cause__, PermissionError):
+                    raise
+                refused += 1
+        if refused:
+            _log.warning("this user may not remove %d of the files and folders below %s: they stay", refused, self.root)
         return removed
+
+    def _leftovers(self) -> Iterator[StoredObject]:
+        for folder in (self._temp, self._damaged, self._drafts.folder):
+            try:
+                yield from map(_leftover, _entries(folder))
+            except ArtifactRefused as error:
+                _log.warning("its leftovers stay: %s", error)
 
     def _take(self, found: StoredObject, oldest: float) -> bool:
         """Remove the object unless it has been refreshed."""
-        with explained(self._temp):
-            make_folder(self._temp)
-            taken, path = self._temp / uuid.uuid4().hex, self.path(found.digest)
-            try:
-                path.rename(taken)
-            except FileNotFoundError:  # another collect() was faster
-                return False
-            if os.lstat(taken).st_mtime >= oldest:
-                taken.rename(path)
-                return False
-            taken.unlink()
-        return True
+        path, taken = self.path(found.digest), self._temp / uuid.uuid4().hex
+        make_folder(self._temp)
+        with suppress(FileNotFoundError):  # another collect() was faster
+            _refuse_stuck(path, self._temp)
+            path.rename(taken)
+            if os.lstat(taken).st_mtime < oldest:
+                taken.unlink()
+                return True
+            taken.rename(path)
+        return False
 
     def _move_aside(self, digest: str, judged: os.stat_result) -> Path | None:
         """Move the object away if it is still the file that was judged."""
@@ -334,24 +354,35 @@ def _lstat(path: Path) -> os.stat_result | None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted; nothing if there is none. A link is no folder of ours."""
-    try:
+    """What is in a folder, sorted; nothing if there is none. A link is no folder of ours. Raises ArtifactRefused: it may not be read."""
+    with explained(folder), suppress(FileNotFoundError, NotADirectoryError):
         return [] if folder.is_symlink() else sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return []
 
 
 def _leftover(path: Path) -> StoredObject:
     """A file or folder that is no object, as old as the newest thing in it."""
-    tree = [] if path.is_symlink() else os.walk(path)
+    itself = _lstat(path)
+    tree = os.walk(path) if itself and stat.S_ISDIR(itself.st_mode) else []
     inside = [Path(at, name) for at, folders, files in tree for name in (*folders, *files)]
-    found = [one for one in map(_lstat, [path, *inside]) if one]
+    found = [one for one in (itself, *map(_lstat, inside)) if one]
     size = sum(one.st_size for one in found if stat.S_ISREG(one.st_mode))
     return StoredObject("", size, max((one.st_mtime for one in found), default=0.0), path)
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Path) -> bool:
+    """Take a leftover away. Raises PermissionError where something of it stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
     else:
         path.unlink(missing_ok=True)
+    return True
+
+
+def _refuse_stuck(file: Path, folder: Path) -> None:
+    """Raises PermissionError where this user might move `file` into `folder` and not out of it again: an object could not be put back."""
+    owner, into = os.lstat(file).st_uid, folder.stat()
+    if into.st_mode & stat.S_ISVTX and os.geteuid() not in (0, owner, into.st_uid):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(file))

@@ -34,15 +34,18 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_task(
-    link: Link, kind: str, model: str | None, request: str, *, timeout_s: float, lease_s: float, by: str
+    link: Link, kind: str, model: str | None, request: str, *, timeout_s: float, lease_s: float, by: str, why: str = ""
 ) -> TaskResult:
-    """Starts it and waits until nobody is waited for, at most `timeout_s`. Raises FleetClosed, Conflict (16 tasks run), OutcomeUnknown."""
+    """Starts it and waits until nobody is waited for, at most `timeout_s`.
+
+    Raises FleetClosed, Conflict (16 tasks run), RequestReused, OutcomeUnknown.
+    """
     names = {member.id: name_of(member) for member in link.use(lambda registry: registry.snapshot()).members}
-    start = StartTask(request, kind, model or "", round(timeout_s * 1000), by)
+    start = StartTask(request, kind, model or "", round(timeout_s * 1000), by, why)
     wait = new_wait(link, start, model or "", request, prepare_s=timeout_s, lease_s=lease_s, is_patient=False)
     pursue(link, wait)
     if wait.refusal is not None:
-        raise refusal_of(wait.refusal, model or "")
+        raise refusal_of(wait.refusal, model or "", request=request)
     assert wait.reply is not None
     said = _wait_for(link, wait, wait.reply.task or "", until=clock() + timeout_s)
     return _result(kind, model, wait.reply.awaited, said, names)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 from .errors import SettingsInvalid
-from .settings import Settings, token
+from .notation import token
+from .secretfile import read_file
+from .settings import Settings
 
 _FILE = "GENLOCK_ADMIN_TOKENS_FILE"
 #: Bytes of a file of tokens: thousands of them. What is larger is another file.
@@ -17,7 +17,8 @@ MAX_FILE_BYTES = 1 << 20
 def tokens_of(settings: Settings) -> tuple[tuple[str, str], ...]:
     """(role or role/name, token) of all that are known now: the file is read each time, so what changes in it counts at once.
 
-    Raises SettingsInvalid where the file cannot be read, may be read by everybody on this machine, or is not of its form.
+    Raises SettingsInvalid where the file cannot be read, everybody on this machine may read it, others may change it, or it is not of its
+    form.
     """
     path = settings.admin_tokens_file
     return settings.admin_tokens if path is None else (*settings.admin_tokens, *_of_file(path))
@@ -25,18 +26,8 @@ def tokens_of(settings: Settings) -> tuple[tuple[str, str], ...]:
 
 def _of_file(path: Path) -> list[tuple[str, str]]:
     try:
-        lines = _read(path).decode().splitlines()
+        lines = read_file(path, what="tokens", most=MAX_FILE_BYTES).decode().splitlines()
         return [token(line) for line in map(str.strip, lines) if line and not line.startswith("#")]
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise SettingsInvalid(_FILE, str(path), f"{why}") from None  # the cause may show a token
-
-
-def _read(path: Path) -> bytes:
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_FILE_BYTES:
-            raise ValueError("it is no file of tokens")
-        if found.st_mode & stat.S_IROTH:
-            raise ValueError(f"everybody on this machine may read it; `chmod o-rwx {path}` ends that")
-        return file.read()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .errors import ArtifactDamaged, ArtifactError, ArtifactMissing, ArtifactRefused
+from .errors import ArtifactDamaged, ArtifactError, ArtifactMissing, ArtifactRefused, StoreUnreachable, StoreUnusable
 from .flip import Progress
 from .identity import identity
 from .link import Link, wait_until_open
@@ -91,13 +91,16 @@ def _is_kept(generation: int, record: Record | None, keep: int) -> bool:
 def verify(
     store: AnyStore, needed: dict[str, Needed], *, set_aside: bool, progress: Callable[[Progress], None] | None
 ) -> list[Damage]:
-    """Reads every object again; what is damaged, and what is needed and missing."""
+    """Reads every object again; what is damaged, and what is needed and missing. Raises StoreUnreachable and StoreUnusable: they say
+    nothing of an object."""
     objects = {found.digest: found.size for found in store.objects()}
     sizes = objects | {digest: need.size for digest, need in needed.items()}
     total, done, damages = sum(sizes.values()), 0, []
     for digest, size in sorted(sizes.items()):
         try:
             store.verify(digest, size)
+        except (StoreUnreachable, StoreUnusable):
+            raise
         except ArtifactError as error:
             if isinstance(error, ArtifactMissing) and digest not in needed:
                 continue  # taken away meanwhile
@@ -133,21 +136,19 @@ def gc(
     """Removes the objects that no stored manifest of any of `fleets` needs, and leftovers; returns them. `keep_last`: see needed_by.
 
     A fleet that is closed does not know yet what it needs: its opening is waited for (FleetClosed). Where this Redis knows nothing of
-    a fleet, objects stay: it may have lost that, or be another fleet's.
+    a fleet, objects stay: it may have lost that, or be another fleet's. With `dry_run` nothing is removed.
     """
-    keep: set[str] = set()
     for name, link in fleets.items():
         wait_until_open(link, lease_s=identity(store, name, lease_s=None).lease_s)
+    keep: set[str] = set()
+    for name, link in fleets.items():  # after every wait: the store goes on for a while from here
         needed = link.use(lambda registry: needed_by(registry, keep_last))
         if not needed and len(fleets) > 1:
             raise _unknown_needs(store, name)
         keep |= needed.keys()
     if not keep:
         keep = {found.digest for found in store.objects()}
-    now = time.time()
-    if dry_run:
-        return [found for found in store.objects() if found.digest not in keep and found.mtime < now - older_than_s]
-    return store.collect(keep, older_than_s=older_than_s, now=now)
+    return store.collect(keep, older_than_s=older_than_s, now=time.time(), dry_run=dry_run)
 
 
 def _unknown_needs(store: AnyStore, fleet: str) -> ArtifactRefused:

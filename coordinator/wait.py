@@ -7,10 +7,11 @@ the first time that it is sent until it is decided.
 
 from __future__ import annotations
 
-from .calls import NO_EPOCH, Answer, Call, Epoch, Evict, Open, Read, Reply, Settle, State
+from .calls import Call, Evict, Open, Read, Settle
 from .clock import patience_s
 from .flip import CANARY, IN_WORK
 from .observer import Observer
+from .reply import NO_EPOCH, Answer, Epoch, Reply, State
 
 #: Seconds between two looks at the state: hints get lost (R14), and a hundred publishers at ten reads a second are nothing to Redis.
 POLL_S = 0.1

@@ -10,7 +10,8 @@
 #   LOOK_S=5             seconds between two looks           GENLOCK="docker compose run --rm -T -v … operator"
 #
 # `genlock publish --canary … --policy …` does the same inside the fleet, without a process that has to live; this is for who wants a step of
-# his own in between. The exit status is that of genlock; 3: aborted, because the figures were worse; 130: aborted by Ctrl-C.
+# his own in between. The exit status is that of genlock; 3: aborted, because the figures were worse, or decided against; 130: aborted by
+# Ctrl-C. A canary that cannot be promoted is aborted, too; not after 4: it may have been.
 set -euo pipefail
 
 read -r -a genlock <<< "${GENLOCK:-genlock}"
@@ -63,6 +64,20 @@ abort() {
     run abort "$model" --generation "$generation" --message "staged rollout: $1" || say "it could not be aborted; see genlock status $model"
 }
 
+# promote [--share SHARE]: the canary answers more of the requests, or all; where it cannot, this ends with the status of genlock.
+promote() {
+    local status=0 told
+    told=$(run promote "$model" --generation "$generation" "$@") || status=$?
+    [[ -z $told ]] || echo "$told"
+    case $status in
+        0) return ;;
+        3) say "generation $generation was decided against; see genlock history $model" ;;
+        4) say "it is not known whether it was promoted, so it is not aborted: see genlock status $model; genlock abort $model ends a canary" ;;
+        *) abort "it could not be promoted" ;;
+    esac
+    exit "$status"
+}
+
 generation=
 interrupted() {
     trap '' INT TERM
@@ -92,7 +107,7 @@ fi
 for step in "${!steps[@]}"; do
     if ((step)); then
         say "promoting generation $generation to ${steps[step]}"
-        run promote "$model" --generation "$generation" --share "${steps[step]}" > /dev/null
+        promote --share "${steps[step]}"
     fi
     end=$((SECONDS + step_s)) last=$((SECONDS + 2 * step_s))
     while :; do
@@ -114,4 +129,4 @@ done
 
 say "promoting generation $generation to everybody"
 trap - INT TERM
-run promote "$model" --generation "$generation"
+promote

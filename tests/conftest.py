@@ -17,25 +17,11 @@ from typing import Any
 
 import pytest
 import redis
-from genlock.coordinator.calls import (
-    BAD,
-    FAILED,
-    FENCED,
-    READY,
-    Ask,
-    Attach,
-    Heartbeat,
-    Hold,
-    Join,
-    Leave,
-    Reply,
-    Say,
-    State,
-    TaskDone,
-)
+from genlock.coordinator.calls import Ask, Attach, Heartbeat, Hold, Join, Leave, Say, TaskDone
 from genlock.coordinator.errors import GenlockError
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.identity import mark_had_member
+from genlock.coordinator.reply import BAD, FAILED, FENCED, READY, Reply, State
 
 #: Seconds of the lease of the fixture `fleet`: a watcher waits 1.15 s, which a busy machine with two cores does not take for one beat.
 LEASE_S = 1.0

@@ -6,8 +6,8 @@ Theory of operation
 The agent is a state and rules that derive what is to be done from it, so that nothing is lost when a reply is: what the fleet waits
 for is said again until a state shows that it was heard (R10). Its shell, the runtime, does in a loop::
 
-    events → agent.hinted / asked / hold / drop / loaded / load_failed / …
-    agent.commands()            loads to begin and to give up, questions answered, hooks to call
+    events → agent.hinted / asked / hold / drop / loaded / load_failed / examined / …
+    agent.commands()            loads to begin and to give up, manifests to examine, questions answered, hooks to call
     agent.shown()               what views show; published before anything is sent (R1: fence first)
     agent.next_call(now)        the call that is due most, or None until agent.wake_at(now)
     registry.send(call) → agent.heard(call, reply, sent, now), or agent.unreachable(call, now)
@@ -16,8 +16,8 @@ A model is answered from memory (mode "lease") only if all of it holds: the epoc
 acknowledged and names the model; its state was read from the open fleet and as last applied does not show FENCING; what it shows
 active is loaded. The lease itself is an object of the membership: views refer to it, and it ends with the membership (R10).
 
-The agent has what concerns the models: slots, records that were told, loads, hints, questions, tasks. What concerns the worker as
-a member of the fleet is its Membership, which it asks between the calls of its own.
+The agent has what concerns the models: slots, loads, and a room for each of hints, questions, tasks, trials and healing, which know
+nothing of one another. What concerns the worker as a member of the fleet is its Membership, which it asks between the calls of its own.
 """
 
 from __future__ import annotations
@@ -26,11 +26,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..coordinator.calls import (
-    FAILED,
-    REFUSED,
     Ask,
     Call,
-    Epoch,
     Evict,
     Heal,
     Heartbeat,
@@ -39,26 +36,24 @@ from ..coordinator.calls import (
     Leave,
     ManifestOf,
     Reopen,
-    Reply,
     Report,
     Say,
     Settle,
     TaskDone,
 )
-from ..coordinator.errors import GenlockError, NotTrusted
-from ..coordinator.manifest import Manifest, decode
+from ..coordinator.errors import GenlockError
+from ..coordinator.manifest import decode
+from ..coordinator.reply import FAILED, Epoch, Reply
+from .answers import Answers
+from .healing import Healing
 from .hints import Hints
+from .jobs import Jobs
 from .membership import Membership
-from .orders import Answered, Cancel, Clear, Command, Flipped, Load, Rejected, Resubscribe, Shown
+from .orders import Answered, Cancel, Clear, Command, Examine, Flipped, Rejected, Resubscribe, Shown
 from .questions import Questions
-from .slot import Job, Key, Slot, Told
-from .trial import Trial
-from .verdicts import decided
-from .view import Lease
-
-#: Raises NotTrusted, or another GenlockError where that cannot be said. Arguments: model, generation, manifest, the generation that it
-#: goes back to by Redis's word or 0.
-Examine = Callable[[str, int, Manifest, int], None]
+from .slot import Found, Job, Key, Slot
+from .tasks import Tasks
+from .trials import Trials
 
 
 class Agent:
@@ -71,24 +66,17 @@ class Agent:
         lease_s: float,
         chance: Callable[[], float],
         stale_allowed: bool = True,
-        examine: Examine | None = None,
+        examines: bool = False,
     ) -> None:
         """`worker`: its name for people, "host:pid". `chance`: a number in [0, 1), for what must not happen everywhere at once.
-        `examine`: raises NotTrusted for a manifest that nobody vouches for; None: Redis's word is enough."""
-        self.worker, self._stale_allowed, self._examine = worker, stale_allowed, examine
+        `examines`: whether somebody has to vouch for each manifest; else Redis's word is enough."""
+        self.worker, self._stale_allowed, self._examines = worker, stale_allowed, examines
         self.about = ""  #: JSON for people; the runtime keeps it current
         self.membership = Membership(worker, lease_s=lease_s, chance=chance)
         self.slots: dict[str, Slot] = {}
-        self.told: dict[str, Told] = {}  #: also of models that are not held any more: never back (R7)
-        self._hints = Hints()
-        self._jobs = 0
-        self._tasks: dict[str, bool | None] = {}  # task → None: in work; ok or not: to be said; (known ones stay)
-        self._said: set[str] = set()
-        self._healed: set[str] = set()  # models that were given back in this epoch
-        self.trials: dict[str, Trial] = {}  #: canaries, and what is watched after one
-        self._judged: dict[str, tuple[Trial, Call]] = {}  # model → what its policy has decided, to be said
-        self._reported_at: dict[str, float] = {}
-        self._last_say: tuple[Say, float] | None = None
+        self.healing = Healing()
+        self.trials = Trials(worker)
+        self._hints, self._tasks, self._jobs, self._answers = Hints(), Tasks(), Jobs(), Answers()
         self._commands: list[Command] = []
         self._given: list[Command] = []  # those that were taken last, and may not have been carried out yet
         self._questions = Questions(self.slots, lambda one: self._commands.append(one), stale_allowed=stale_allowed)
@@ -104,36 +92,16 @@ class Agent:
         return self.membership.epoch
 
     @property
-    def lease(self) -> Lease:
-        return self.membership.lease
-
-    @property
-    def lease_s(self) -> float:
-        return self.membership.lease_s
-
-    @property
     def gone(self) -> bool:
         return self.membership.gone
-
-    @property
-    def refused(self) -> str:
-        return self.membership.refused
-
-    @property
-    def leaving(self) -> bool:
-        return self.membership.leaving
-
-    @property
-    def left(self) -> bool:
-        return self.membership.left
 
     # --- what the process wants ----------------------------------------------------------------------------------
 
     def hold(self, models: Iterable[str]) -> None:
         """These models shall be held; said to Redis before any is loaded."""
         for model in models:
-            if model not in self.slots and not self.leaving:
-                self.slots[model] = Slot(model, self.told.get(model), asks_all=self._examine is not None)
+            if model not in self.slots and not self.membership.leaving:
+                self.slots[model] = Slot(model, self.healing.told.get(model), asks_all=self._examines)
                 self.membership.list_changed = True
 
     def drop(self, models: Iterable[str]) -> None:
@@ -183,7 +151,7 @@ class Agent:
         if slot is None or slot.job is None or slot.job.id != job.id:
             return
         slot.loaded(job, key, {"worker": self.worker, **detail})
-        self._remember(slot)
+        self.healing.remember(slot)
         if job.purpose == "refresh":
             self._end_refresh(slot, ok=True)
         self._ask_again(job.model)
@@ -206,28 +174,11 @@ class Agent:
         self._questions.again(self._questions.of(model))
 
     def _end_refresh(self, slot: Slot, *, ok: bool) -> None:
-        for task in slot.refreshes:
-            self._tasks[task] = ok
+        self._tasks.done(slot.refreshes, ok=ok)
         slot.refreshes = ()
 
-    def _plan_jobs(self, now: float) -> None:
-        """Begins what is wanted most, and gives up what is not wanted any more."""
-        for slot in self.slots.values():
-            slot.begin_target()
-            wanted = slot.wanted(now)
-            if slot.job is not None and slot.job.purpose != "fallback" and (slot.job.key, slot.job.purpose) != wanted:
-                self._commands.append(Cancel(slot.job))
-                slot.job = None
-            if slot.job is None and wanted is not None and wanted[0] in slot.manifests:
-                self._begin(slot, *wanted, slot.manifests[wanted[0]])
-            elif slot.job is None and self.gone and slot.shown is None and not slot.fallback_tried:
-                slot.fallback_tried = True
-                self._begin(slot, (0, ""), "fallback", "")
-
-    def _begin(self, slot: Slot, key: Key, purpose: str, manifest: str) -> None:
-        self._jobs += 1
-        slot.job = Job(self._jobs, slot.model, key, purpose, manifest)
-        self._commands.append(Load(slot.job))
+    def _plan(self, now: float) -> None:
+        self._commands += self._jobs.planned(self.slots.values(), now, gone=self.gone)
 
     @property
     def kept(self) -> set[int]:
@@ -252,7 +203,7 @@ class Agent:
         self._hints.subscribed()
 
     def _check_hints(self, now: float) -> None:
-        overdue_at = self._hints.overdue_at(self.lease_s)
+        overdue_at = self._hints.overdue_at(self.membership.lease_s)
         if overdue_at is not None and now >= overdue_at:
             self._hints.give_up()
             self._commands.append(Resubscribe())
@@ -262,7 +213,7 @@ class Agent:
     def unreachable(self, call: Call, now: float) -> None:
         """A call got no answer: it may have been executed, or may be later. Until Redis is reached nobody asks."""
         self.membership.unreachable(now)
-        self._plan_jobs(now)
+        self._plan(now)
         if isinstance(call, Ask):
             self._questions.again(call.tokens)
         for token in self._questions.all:
@@ -293,8 +244,9 @@ class Agent:
         for slot in self.slots.values():
             slot.new_epoch()
         self._hints.new_epoch(reply.revision)
-        self._tasks, self._said, self._healed = {}, set(), set()
-        self.trials, self._judged = {}, {}
+        self._tasks.new_epoch()
+        self.trials.new_epoch()
+        self.healing.new_epoch()
 
     def _take(self, call: Call, reply: Reply, sent: float, now: float) -> None:
         membership = self.membership
@@ -312,17 +264,18 @@ class Agent:
             case ManifestOf():
                 self._take_manifest(call, reply, now)
             case Report() if call.member == membership.id and reply.verdict == "ok":
-                self._take_report(call, reply)
+                self._apply(reply)
+                self.trials.heard(call, reply, self.slots.get(call.model))
             case Reopen():
                 self._hints.look_again()  # it was not behind
             case Heal():
-                self._healed.add(call.model)
+                self.healing.healed(call.model)
             case Evict():
                 membership.evicted(call.member)
             case Settle():
                 membership.settled()
             case TaskDone():
-                self._said.add(call.task)
+                self._tasks.said(call.task)
             case Leave():
                 membership.expel("")
         if reply.verdict == "unknown" and getattr(call, "member", None) == membership.id:
@@ -334,7 +287,7 @@ class Agent:
     def _take_join(self, call: Join, reply: Reply, sent: float) -> None:
         joined = self.membership.take_join(call, reply, sent, holds=bool(self.slots))
         if joined is not None:
-            self._said |= set(reply.tasks)  # begun before we came: nobody waits for us
+            self._tasks.not_ours(reply.tasks)
             self._commands.append(joined)
 
     def _take_hold(self, call: Hold, reply: Reply) -> None:
@@ -362,19 +315,37 @@ class Agent:
         slot = self.slots.get(call.model)
         if slot is None:
             return
-        back = reply.target or 0
+        text = reply.manifest or ""
         try:
-            manifest = decode(reply.manifest or "")
-            if self._examine is not None:
-                self._examine(call.model, call.gen, manifest, back)
+            found = Found(call.model, call.gen, decode(text).version, text, reply.target or 0)
         except GenlockError as error:
-            said, step = (REFUSED, "signature") if isinstance(error, NotTrusted) else (FAILED, "manifest")
-            why = str(error) if reply.manifest else "Redis has none: its history may have lost it"
-            slot.no_manifest(call.gen, {"worker": self.worker, "step": step, "why": why}, now, said)
-            self._ask_again(call.model)
+            why = str(error) if text else "Redis has none: its history may have lost it"
+            self._no_manifest(slot, call.gen, FAILED, {"step": "manifest", "why": why}, now)
+            return
+        if self._examines:
+            slot.examining = found
+            self._commands.append(Examine(found))
         else:
-            slot.found_manifest(call.gen, manifest.version, reply.manifest or "", now, back)
-        self._remember(slot)
+            self._found_manifest(slot, found, now)
+
+    def examined(self, found: Found, said: str, why: str, now: float) -> None:
+        """A manifest was looked at. `said`: empty, somebody vouches for it; refused; failed: that cannot be said here."""
+        slot = self.slots.get(found.model)
+        if slot is None or slot.examining != found:
+            return  # meanwhile the model was dropped, or another one is wanted
+        slot.examining = None
+        if said:
+            self._no_manifest(slot, found.gen, said, {"step": "signature", "why": why}, now)
+        else:
+            self._found_manifest(slot, found, now)
+
+    def _found_manifest(self, slot: Slot, found: Found, now: float) -> None:
+        slot.found_manifest(found.gen, found.version, found.manifest, now, found.rollback)
+        self.healing.remember(slot)
+
+    def _no_manifest(self, slot: Slot, gen: int, said: str, detail: Mapping[str, Any], now: float) -> None:
+        slot.no_manifest(gen, {"worker": self.worker, **detail}, now, said)
+        self._ask_again(slot.model)
 
     def _apply(self, reply: Reply, covers: tuple[str, ...] = ()) -> None:
         """The states of a reply, to the models that are held."""
@@ -385,7 +356,7 @@ class Agent:
             before, target = slot.shown, slot.target
             detail = slot.detail_of(target) if target else {}  # forgotten when it is not the target any more
             flipped = slot.apply(state, self.epoch.number, is_open=reply.open)
-            self._remember(slot)
+            self.healing.remember(slot)
             if flipped and slot.told is not None:
                 self._commands.append(Flipped(model, before, slot.told.key))
             if target is not None and slot.target != target and slot.told is not None and slot.told.key != target:
@@ -395,80 +366,45 @@ class Agent:
         if covers and set(self.slots) <= set(covers):
             self._hints.read_all(reply.revision)
 
-    def _remember(self, slot: Slot) -> None:
-        if slot.told is not None:
-            self.told[slot.model] = slot.told
-
     # --- tasks ---------------------------------------------------------------------------------------------------
 
     def _take_tasks(self, reply: Reply, call: Call) -> None:
         """Fleet-wide clear and refresh, begun while this worker was a member."""
         if self.member is None or isinstance(call, Join):
             return
-        for task, what in reply.tasks.items():
-            if task in self._tasks or task in self._said:
-                continue
-            self._tasks[task] = None
+        for task, what in self._tasks.take(reply.tasks).items():
             if what.kind == "clear":
                 self._commands.append(Clear(what.model))
                 self.drop([what.model] if what.model else list(self.slots))
-                self._tasks[task] = True
+                self._tasks.done([task], ok=True)
             elif (slot := self.slots.get(what.model)) is not None and slot.is_free:
                 slot.refreshes += (task,)
             else:
-                self._tasks[task] = what.model not in self.slots
-        for task in [task for task in self._tasks if task in self._said and task not in reply.tasks]:
-            del self._tasks[task]
+                self._tasks.done([task], ok=what.model not in self.slots)
 
     # --- what is to be said --------------------------------------------------------------------------------------
 
     def next_call(self, now: float) -> Call | None:
         """The call that is due most; None until `wake_at`. Views are to be published before it is sent."""
         self._check_hints(now)
-        self._plan_jobs(now)
+        self._plan(now)
         if not self.membership.may_call(now):
             return None
-        if self.member is None or self.leaving:
+        if self.member is None or self.membership.leaving:
             return self.membership.passage(self.about)
+        is_open, is_read = self.membership.is_open, not self._hints.is_behind
+        slots, lease_s = self.slots.values(), self.membership.lease_s
         return (
-            self._fence(now)
+            self._answers.fence(slots, self.member, now, lease_s)  # first: the whole fleet waits for it
             or self.membership.beat(now, self.about)
-            or self._task_done()
+            or self._tasks.due(self.member, self.worker)  # before what was dropped is held: somebody waits
             or self.membership.hold(self.slots)
-            or self._mend()
+            or self.healing.due(self.slots, is_open=is_open, is_read=is_read)
             or self._question()
-            or self._answers(now)
+            or self._answers.due(slots, self.member, now, lease_s)
             or self.membership.chore(now)
-            or self._report(now)
+            or self.trials.due(self.member, self.slots, now, lease_s)
         )
-
-    def _fence(self, now: float) -> Call | None:
-        """What is asked to fence comes first: the whole fleet waits for it."""
-        for slot in self.slots.values():
-            if slot.state is not None and slot.state.is_fencing and (say := self._say(slot, now)):
-                return say
-        return None
-
-    def _say(self, slot: Slot, now: float) -> Say | None:
-        """What the slot owes; the same again only after a while, when the reply did not show it."""
-        say = slot.owes(self.member) if self.member is not None else None
-        if say is None or (self._last_say and say == self._last_say[0] and now < self._last_say[1] + self.lease_s / 10):
-            return None
-        self._last_say = (say, now)
-        return say
-
-    def _mend(self) -> Call | None:
-        """Gives back what was told active: while closed (heal), or when an open fleet is behind (reopen). R7."""
-        is_open = self.membership.is_open
-        for model, told in self.told.items():
-            slot = self.slots.get(model)
-            facts = (model, *told.key, told.committed, told.heard, told.manifest or "")
-            more = (told.poison, told.pin, told.poisoned, told.rollback)
-            if not is_open and model not in self._healed and told.manifest is not None:
-                return Heal(*facts, *more)
-            if is_open and slot is not None and slot.behind and not (slot.is_forgotten or self._hints.is_behind):
-                return Reopen(*facts, *more)
-        return None
 
     def _question(self) -> Call | None:
         """One ask for all requests that wait, and for what was hinted at (the names of a block stay together)."""
@@ -480,57 +416,11 @@ class Agent:
             return None
         return Ask(self.member, tuple(sorted(names | set(self.slots))), self._questions.take_asked())
 
-    def _answers(self, now: float) -> Call | None:
-        assert self.member is not None
-        for slot in self.slots.values():
-            if say := self._say(slot, now):
-                return say
-            wanted = slot.wanted(now) if slot.job is None else None
-            if wanted is not None and wanted[0] not in slot.manifests:
-                return ManifestOf(slot.model, wanted[0][0])
-        return None
-
-    def _task_done(self) -> Call | None:
-        """Before what was dropped is held again: somebody waits for it."""
-        assert self.member is not None
-        for task, ok in self._tasks.items():
-            if ok is not None and task not in self._said:
-                return TaskDone(self.member, task, ok, {"worker": self.worker})
-        return None
-
-    # --- canaries ------------------------------------------------------------------------------------------------
-
-    def _report(self, now: float) -> Call | None:
-        """What a policy has decided here; else, once in a lease, what was counted of a canary, or of what is watched after one."""
-        assert self.member is not None
-        for model in list(self._judged):
-            trial, decision = self._judged.pop(model)
-            if self.trials.get(model) is trial:  # else people, or another worker, were faster
-                return decision
-        for model, trial in self.trials.items():
-            if model in self.slots and now >= self._reported_at.get(model, 0.0) + self.lease_s:
-                self._reported_at[model] = now
-                return Report(self.member, model, trial.generation, trial.step, trial.counted())
-        return None
-
-    def _take_report(self, call: Report, reply: Reply) -> None:
-        """What all have counted. Whoever hears enough says what follows from the policy, all under the same request id (R10)."""
-        self._apply(reply)
-        slot, trial = self.slots.get(call.model), self.trials.get(call.model)
-        if slot is None or slot.state is None or trial is None or reply.figures is None:
-            return
-        if (trial.generation, trial.step) != (call.gen, call.step):
-            return
-        decision = decided(slot.state, trial, reply.figures, reply.age / 1000, by=self.worker)
-        if decision is not None:
-            self._judged[call.model] = trial, decision
-
     def wake_at(self, now: float) -> float:
         """When `next_call` may have something, if no event comes before."""
         times = [t for slot in self.slots.values() if slot.job is None and (t := slot.retry_at(now)) is not None]
-        if self._last_say is not None and self._last_say[1] + self.lease_s / 10 > now:
-            times.append(self._last_say[1] + self.lease_s / 10)
-        if (overdue_at := self._hints.overdue_at(self.lease_s)) is not None:
+        times += self._answers.wake_at(now, self.membership.lease_s)
+        if (overdue_at := self._hints.overdue_at(self.membership.lease_s)) is not None:
             times.append(overdue_at)
         return self.membership.wake_at(now, times)
 
@@ -538,26 +428,13 @@ class Agent:
 
     def shown(self, now: float) -> dict[str, Shown]:
         """What views show from now on, model by model."""
-        found = {}
+        found, lease = {}, self.membership.lease
         for model, slot in self.slots.items():
             if slot.shown is not None and slot.shown in slot.handles:
                 mode = self._mode(slot, now)
-                plain = Shown(slot.shown, slot.handles[slot.shown], mode, self.lease if mode == "lease" else None)
-                found[model] = self._tried(slot, plain)
+                plain = Shown(slot.shown, slot.handles[slot.shown], mode, lease if mode == "lease" else None)
+                found[model] = self.trials.shown(slot, plain, self.member)
         return found
-
-    def _tried(self, slot: Slot, plain: Shown) -> Shown:
-        """The same with the trial that is on, if one is: only what answers under a lease takes part in one."""
-        trial = slot.trial(self.member, self.trials.get(slot.model)) if self.member is not None else None
-        if trial is None:
-            self.trials.pop(slot.model, None)
-            return plain
-        self.trials[slot.model] = trial
-        target = None if trial.is_watch else slot.target
-        if plain.lease is None or not (trial.is_watch or target in slot.handles):
-            return plain
-        other = (target, slot.handles[target]) if target is not None else None
-        return plain._replace(trial=trial, other=other)
 
     def _mode(self, slot: Slot, now: float) -> str:
         membership = self.membership

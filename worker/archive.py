@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO, Literal
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
+from ..coordinator.container import ZIP
+
 #: Tensors of one file. 50,000 take 2 s from safetensors and 10 s by `torch.load`, most of it with the GIL held (2 cores).
 MAX_TENSORS = 50_000
 #: Bytes of a header, a directory, a pickle or a graph, which are all read at once: 50,000 tensors with names of 100 letters.
@@ -34,7 +36,7 @@ def kind_of(path: Path) -> Literal["safetensors", "zip"]:
     """By the content, never by the name: an object of the store has no suffix. Raises FormatError or OSError."""
     with path.open("rb") as file:
         start = file.read(9)
-    if start.startswith(b"PK\x03\x04"):
+    if start.startswith(ZIP):
         return "zip"
     if start[8:9] == b"{":
         return "safetensors"

@@ -12,10 +12,11 @@ from collections.abc import Hashable
 
 import msgspec
 
-from ..coordinator.calls import Epoch, Leave
+from ..coordinator.calls import Leave
 from ..coordinator.endpoint import Endpoint
 from ..coordinator.identity import Identity
 from ..coordinator.registry import Registry
+from ..coordinator.reply import Epoch
 from ..coordinator.settings import Settings
 
 #: Bytes of a badge: a membership takes about 300, and the URL of its Redis.

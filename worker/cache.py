@@ -6,33 +6,32 @@ dictionary look-up, a clock and a comparison; everything else is behind `_slow`.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from ..coordinator.calls import Epoch
-from ..coordinator.errors import GenlockError, NotReady, UnknownModel
+from ..coordinator.errors import NotReady
 from ..coordinator.fleet import Fleet
 from ..coordinator.manifest import check_name
 from ..coordinator.watching import Named
+from . import living
 from .callbacks import Callbacks
 from .exposition import render, to_prometheus
-from .fresh import FreshLoads
+from .fresh import CLOSED, FreshLoads
 from .hitrate import HitRate
 from .hostcache import near
 from .limits import Limits
 from .loaders import Loader, loader_for
 from .lookout import Lookout
 from .orders import Command, Joined, News
-from .runtime import Question, Runtime, worker_name
+from .runtime import Runtime, worker_name
 from .siblings import Siblings
+from .slowly import Slowly
 from .stats import Stats
 from .view import View, Views, clock
 
@@ -40,8 +39,6 @@ _log = logging.getLogger("genlock.worker")
 
 #: on_progress(model, done, all): after each model that is loaded, or could not be.
 OnProgress = Callable[[str, int, int], object]
-#: on_joined(cache, member, epoch): a membership of a cache began.
-OnJoined = Callable[["ModelCache", str, Epoch], object]
 
 
 class Held(tuple[View, ...]):
@@ -85,7 +82,7 @@ class ModelCache:
         self._callbacks = Callbacks()
         self._number = Siblings.number()
         self._begin_anew()
-        _caches.add(self)
+        living.add(self)
 
     def _begin_anew(self) -> None:
         """As if nothing had been used yet: in a new process, views, thread and connections of the parent are not ours (R12)."""
@@ -99,6 +96,7 @@ class ModelCache:
         self._stats = Stats(clock=clock, wall=time.time, worker=self.worker, fleet=self.fleet.name)
         self._siblings = Siblings(self.settings.state_dir, self.fleet.name, self._stats.detail, cache=self._number)
         self._debug = self._debugging()
+        self._slowly = Slowly(self.settings, self._stats, self._debug)
         self._lookout = self._new_lookout() if self.settings.check_mtime else None
         self._callbacks.begin_anew(self._stats)
         if self.settings.hit_rate_threshold is not None:
@@ -133,13 +131,13 @@ class ModelCache:
         try:
             view = self._views[model]
         except KeyError:
-            return self._slow(model)
+            return self._slow((model,), key)[0]
         now = clock()  # after the view: see view.py
         if now < view.lease.deadline:
             view.uses += 1
             view.used_at = now
             return view if key is None or view.arms is None else view.arms.pick(view, key)
-        return self._slow(model)
+        return self._slow((model,), key)[0]
 
     #: `with cache.use("m") as held:` answers from one generation for the whole block. The same function: a view is a context.
     use = get
@@ -147,7 +145,7 @@ class ModelCache:
     def use_many(self, *models: str) -> Held:
         """The views of several models at one instant of the fleet, in their order."""
         held = self.at_once(*models)
-        return self._slow_many(models) if held is None else held
+        return self._slow(models) if held is None else held
 
     def at_once(self, *models: str, key: str | None = None) -> Held | None:
         """What `use_many` gives where it need not wait for anything; else None. For who must not wait, as on an event loop."""
@@ -167,62 +165,8 @@ class ModelCache:
             found = [view if view.arms is None else view.arms.pick(view, key) for view in found]
         return Held(found)
 
-    def _slow(self, model: str) -> View:
-        return self._slow_many((model,))[0]
-
-    def _slow_many(self, models: tuple[str, ...]) -> Held:
-        """The view may not be answered from memory: ask, load, wait; or stale."""
-        runtime = self._running()
-        for model in models:
-            (self._stats.asked if model in runtime.views else self._stats.missed)(check_name(model))
-        began = clock()
-        views = self._stale_at_once(runtime, models)
-        if views is None:
-            views = self._answer_of(runtime.ask(models, self.settings.max_wait_s), runtime)
-            for model in models:
-                self._stats.waited(model, clock() - began)
-        now = clock()
-        for view in views:
-            view.used_at = now
-            installed = runtime.views.get(view.model)
-            if installed is not None:
-                installed.used_at = now
-            if view.stale:
-                self._stats.answered_stale(view.model)
-        if self._debug is not None:
-            views = tuple(self._debug.view(view, runtime.manifest_of(view.model, view.generation)) for view in views)
-        return Held(views)
-
-    def _stale_at_once(self, runtime: Runtime, models: tuple[str, ...]) -> tuple[View, ...] | None:
-        """Redis is gone: nobody waits for the runtime to learn that once more."""
-        if not runtime.is_gone or self.settings.on_disconnect != "stale":
-            return None
-        views = runtime.views
-        if not all(model in views for model in models):
-            return None
-        return tuple(views[model].as_stale() for model in models)
-
-    def _answer_of(self, question: Question, runtime: Runtime) -> tuple[View, ...]:
-        if question.views is not None:
-            return question.views
-        error: GenlockError
-        if question.error is None:
-            waited = f"waited {self.settings.max_wait_s:g} s (GENLOCK_MAX_WAIT) for its active generation"
-            why = f"{waited}; last error: {runtime.error_of(*question.models) or runtime.failure or 'none'}"
-            error = NotReady(question.models[0], why)
-        elif question.error.unknown and question.error.model not in self._configured:
-            self._forget(question.error.model, runtime)
-            error = UnknownModel(question.error.model)  # what else the fleet has is not known here
-        else:
-            model = question.error.model
-            error = runtime.misfits.get(model) or NotReady(model, question.error.why)
-        for model in question.models:
-            self._stats.failed(model, str(error))
-        raise error
-
-    def _forget(self, model: str, runtime: Runtime) -> None:
-        """Any name may come with a request; only what was configured is waited for."""
-        runtime.post(lambda: runtime.agent.drop([model]))
+    def _slow(self, models: tuple[str, ...], key: str | None = None) -> Held:
+        return Held(self._slowly.views(self._running(), models, key, configured=self._configured))
 
     # --- what the process calls ----------------------------------------------------------------------------------
 
@@ -300,6 +244,8 @@ class ModelCache:
             self._lookout.close()
         if runtime is not None and self._pid == os.getpid():
             runtime.close()
+        if self._debug is not None and self._pid == os.getpid():
+            self._debug.close()
         self._siblings.close()
         self._callbacks.close()
 
@@ -388,7 +334,7 @@ class ModelCache:
             return runtime
         with self._lock:
             if self._closed:
-                raise NotReady("*", "this cache was closed: make a new one")
+                raise NotReady("*", CLOSED)
             if self._runtime is None:
                 self._runtime = self._begin()
             return self._runtime
@@ -410,7 +356,7 @@ class ModelCache:
         self._siblings.start()
         if self._lookout is not None:
             self._lookout.start()
-        _close_at_exit(self)
+        living.leaves_at_exit()
         return runtime
 
     def _install(self, views: Views) -> None:
@@ -419,42 +365,5 @@ class ModelCache:
 
     def _notify(self, command: Command | News) -> None:
         if isinstance(command, Joined):
-            for callback in _on_joined:
-                callback(self, command.member, command.epoch)
+            living.joined(self, command.member, command.epoch)
         self._callbacks.notify(command)
-
-
-#: All caches of this process, so that a child of it begins anew.
-_caches: weakref.WeakSet[ModelCache] = weakref.WeakSet()
-#: What hears of every membership of this process; see on_joined.
-_on_joined: list[OnJoined] = []
-
-
-def caches() -> list[ModelCache]:
-    """Every cache of this process."""
-    return list(_caches)
-
-
-def on_joined(callback: OnJoined) -> None:
-    """Calls back when a membership of any cache of this process begins, on its runtime's thread and before the next call is sent: so
-    before the first `hold`. It must neither raise nor take long. For what tells a parent process who its child is.
-    """
-    _on_joined.append(callback)
-
-
-def _begin_anew_in_child() -> None:
-    for cache in _caches:
-        cache._begin_anew()
-
-
-os.register_at_fork(after_in_child=_begin_anew_in_child)
-
-
-def _close_at_exit(cache: ModelCache) -> None:
-    reference = weakref.ref(cache)
-
-    def close() -> None:
-        if (cache := reference()) is not None and cache._pid == os.getpid():
-            cache.close()
-
-    atexit.register(close)

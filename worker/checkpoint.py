@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..coordinator.errors import BadCheckpoint
 from ..coordinator.manifest import Manifest
+from ..coordinator.statedict import weights_in
 from ..coordinator.store import Store
 from .archive import MAX_TENSORS, FormatError, check_safetensors, directory, kind_of, read_entry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Keys under which training programs keep the weights beside their own state.
-WRAPPERS = ("state_dict", "model_state_dict")
 #: The end of the keys of what `nn.Module.get_extra_state` gives, which need not be a tensor.
 EXTRA_STATE = "_extra_state"
 #: Times that the bytes of a file may be seen through tensors which overlap: few models tie more than a pair of weights.
@@ -92,7 +91,10 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         if is_of_the_machine(error):
             raise
         raise FormatError(f"it cannot be read: {reason(error)}") from error
-    state = _unwrapped(found)
+    try:
+        state = weights_in(found)
+    except ValueError as error:
+        raise FormatError(str(error)) from error
     for key, value in state.items():
         if why := _unfit(key, value):
             raise FormatError(f"{key!r} {why}")
@@ -146,22 +148,6 @@ def check_torch(entries: Mapping[str, Any], file: Any) -> None:
     # `weights_only` lets bytearray(N) through, which fills N bytes. The name has to stand in the pickle like this.
     if b"\nbytearray\n" in read_entry(file, entries["data.pkl"]):
         raise FormatError("its pickle makes a bytearray, which no state dict needs")
-
-
-def _unwrapped(found: Any) -> dict[str, Any]:
-    """The dict in which the tensors stand."""
-    from torch import Tensor
-
-    if not isinstance(found, dict):
-        raise FormatError(f"it holds a {type(found).__name__}, not a dict of tensors")
-    if not any(isinstance(value, Tensor) for value in found.values()):
-        inner = [found[key] for key in WRAPPERS if isinstance(found.get(key), dict)]
-        if len(inner) != 1 or not any(isinstance(value, Tensor) for value in inner[0].values()):
-            keys = ", ".join(map(repr, list(found)[:5]))
-            raise FormatError(f"it holds a dict without tensors (keys: {keys or 'none'})")
-        found = inner[0]
-    state: dict[str, Any] = found  # the object itself: torch keeps the versions of its layers in an attribute of it
-    return state
 
 
 def _unfit(key: object, value: Any) -> str | None:

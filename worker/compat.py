@@ -36,14 +36,15 @@ from ..coordinator.clock import clock
 from ..coordinator.errors import ArtifactError, NotCommitted, NotReady, OutcomeUnknown, UnknownModel
 from ..coordinator.fleet import Fleet
 from ..coordinator.manifest import decode
-from ..coordinator.publish import ONLY
 from ..coordinator.settings import Settings
+from ..coordinator.staging import ONLY
 from ..coordinator.task import TaskResult
-from .batches import Batch, BatchCache, UnknownSignature
+from .batches import BatchCache
 from .blueprint import used_in
-from .evaluation import evaluation_bp, evaluators
+from .evaluation import closed, evaluation_bp, made
 from .evaluator import answer
 from .intake import publish_file
+from .signatures import Batch, UnknownSignature
 from .trained import TrainedFiles
 from .view import View
 
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
 
     EVALUATION_CONFIG: dict[str, Any]
 
-#: Seconds that the fleet gets for each of many models at least, however late it is.
-MIN_WAIT_S = 0.5
+#: Seconds that have to be left for a model's turn in a refresh to begin.
+TURN_S = 0.1
 
 __all__ = ["EVALUATION_CONFIG", "ModelEvaluator", "Refreshed", "UnknownSignature", "evaluation_bp"]
 
@@ -76,7 +77,7 @@ class ModelEvaluator:
         settings = fleet.settings if fleet is not None else Settings.from_env()
         files = TrainedFiles(self.config["models_dir"])
         self.cache = BatchCache(Fleet(settings=_applied(self.config, settings)), files, self.config["build"])
-        evaluators.append(self)
+        made(self)
 
     # --- what requests call --------------------------------------------------------------------------------------------
 
@@ -143,17 +144,17 @@ class ModelEvaluator:
     def refresh(self, rqa_sig: str, *, timeout: float | None = None) -> Refreshed:
         """Files of the signature that have changed are published, its other models are loaded afresh by every worker that holds them.
 
-        Waits for the fleet, at most about `timeout` seconds (default: `prepare_timeout_s`). Raises UnknownSignature, BadInput, Unavailable.
+        Waits for the fleet, at most about `timeout` seconds (default: `prepare_timeout_s`); models whose turn does not come by then are
+        failed, and nothing was done about them. Raises UnknownSignature, BadInput, Unavailable.
         """
         until = clock() + (timeout or self.cache.settings.prepare_timeout_s)
         members = self.cache.members(rqa_sig)
         models: dict[str, str] = {}
         results = []
-        for name, model in members.items():
-            left_s = max(MIN_WAIT_S, until - clock())
-            with self.cache.another_fleet(prepare_timeout_s=left_s) as fleet:
-                models[name], result = _refresh(fleet, model, self.cache.files.path(rqa_sig, name), left_s)
-            results.append(result)
+        with self.cache.another_fleet() as fleet:
+            for name, model in members.items():
+                models[name], result = _refresh(fleet, model, self.cache.files.path(rqa_sig, name), until)
+                results.append(result)
         self.cache.renew(rqa_sig, members)
         return Refreshed(models, _merged(rqa_sig, results))
 
@@ -208,8 +209,7 @@ class ModelEvaluator:
         """Leaves the fleet, and gives its connections back."""
         self.cache.close()
         self.cache.fleet.close()
-        if self in evaluators:
-            evaluators.remove(self)
+        closed(self)
 
 
 def _seconds(mtime_ns: int) -> float:
@@ -226,17 +226,25 @@ class Refreshed(NamedTuple):
     result: TaskResult
 
 
-def _refresh(fleet: Fleet, model: str, path: Path, timeout_s: float) -> tuple[str, TaskResult]:
+def _refresh(fleet: Fleet, model: str, path: Path, until: float) -> tuple[str, TaskResult]:
     try:
-        offered = publish_file(fleet, model, path, note="refresh", timeout_s=timeout_s) if path.exists() else None
+        left_s, offered = _left_s(model, until), None
+        if path.exists():
+            offered = publish_file(fleet, model, path, note="refresh", timeout_s=left_s, is_all=True)
         if offered is not None and offered.outcome != "unchanged":
             return "published", TaskResult(kind="refresh", model=model, asked=0, done={}, failed={}, silent=())
-        result = fleet.refresh(model, timeout=timeout_s)
+        result = fleet.refresh(model, timeout=_left_s(model, until))
         is_kept = offered is not None and offered.version != fleet.model(model).version
     except (NotCommitted, ArtifactError, NotReady, OutcomeUnknown, UnknownModel) as error:
         why = {model: str(error)}
         return "failed", TaskResult(kind="refresh", model=model, asked=0, done={}, failed=why, silent=())
     return ("kept" if is_kept else "refreshed") if result.ok else "failed", result
+
+
+def _left_s(model: str, until: float) -> float:
+    if (left_s := until - clock()) < TURN_S:
+        raise NotReady(model, "the time was over before its turn came: ask again")
+    return left_s
 
 
 def _merged(rqa_sig: str, results: list[TaskResult]) -> TaskResult:

@@ -6,6 +6,8 @@ An app that has it answers errors of genlock as problems (RFC 9457), and tells w
 
 from __future__ import annotations
 
+import threading
+import weakref
 from typing import TYPE_CHECKING, cast
 
 from flask import Blueprint, Flask, Response, current_app
@@ -20,12 +22,34 @@ if TYPE_CHECKING:
 
 #: Where an app of a process with several evaluators says which one is its own.
 EXTENSION = "model_evaluator"
+#: Where an app keeps the evaluator that was made for it, because there was none.
+MADE_FOR_APP = "model_evaluator_made_for_app"
 
 evaluation_bp = Blueprint("evaluation", __name__)
 evaluation_bp.app_errorhandler(GenlockError)(failed)
 
-#: The evaluators of this process, in the order in which they were made.
-evaluators: list[ModelEvaluator] = []
+#: The evaluators of this process that somebody has, in the order in which they were made. Replaced as a whole, under the lock.
+_evaluators: tuple[weakref.ref[ModelEvaluator], ...] = ()
+_lock = threading.RLock()  # who makes one for an app has it already
+
+
+def evaluators() -> list[ModelEvaluator]:
+    """Those of this process that are not closed, and that somebody still has, in the order in which they were made."""
+    return [found for reference in _evaluators if (found := reference()) is not None]
+
+
+def made(evaluator: ModelEvaluator) -> None:
+    """Routes may speak for it, for as long as somebody has it."""
+    global _evaluators
+    with _lock:
+        _evaluators = (*(reference for reference in _evaluators if reference() is not None), weakref.ref(evaluator))
+
+
+def closed(evaluator: ModelEvaluator) -> None:
+    """No routes speak for it any more."""
+    global _evaluators
+    with _lock:
+        _evaluators = tuple(reference for reference in _evaluators if reference() not in (None, evaluator))
 
 
 @evaluation_bp.record
@@ -37,8 +61,13 @@ def evaluator_of_app() -> ModelEvaluator:
     """The evaluator of the app that answers: the one of its extension `model_evaluator`, else the last that was made."""
     from .compat import ModelEvaluator
 
-    found: ModelEvaluator | None = current_app.extensions.get(EXTENSION)
-    return found or (evaluators[-1] if evaluators else ModelEvaluator())
+    if (mine := current_app.extensions.get(EXTENSION)) is not None:
+        return cast(ModelEvaluator, mine)
+    with _lock:
+        if not (there := evaluators()):
+            there = [ModelEvaluator()]
+            current_app.extensions[MADE_FOR_APP] = there[0]  # or nobody would have it
+        return there[-1]
 
 
 @evaluation_bp.get("/cache/status")

@@ -24,12 +24,13 @@ import threading
 import time
 from typing import Any
 
-from ..coordinator.calls import Epoch
 from ..coordinator.errors import GenlockError
 from ..coordinator.logs import JsonFormatter
+from ..coordinator.reply import Epoch
 from ..coordinator.settings import Settings
 from .badge import Badge, Membership, report_dead
-from .cache import ModelCache, caches, on_joined
+from .cache import ModelCache
+from .living import caches, on_joined
 
 __all__ = ["child_exit", "post_fork", "post_worker_init", "pre_fork", "worker_exit"]
 

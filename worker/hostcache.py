@@ -15,14 +15,15 @@ So bytes of a network are read by calls that can fail, into a file of this host.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from blake3 import blake3
 from ..coordinator.disk import Progress, explained, make_folder
 from ..coordinator.errors import ArtifactError, DoesNotFit, StoreFull, StoreUnreachable
 from ..coordinator.filesystem import kind_of
+from ..coordinator.hostlock import is_locked, lock
 from ..coordinator.manifest import Manifest
 from ..coordinator.settings import Settings
 from ..coordinator.store import OBJECT_MODE, Store
@@ -45,6 +47,9 @@ _log = logging.getLogger("genlock.worker")
 
 #: Bytes asked for at a time, and how many pieces are on their way together: a service answers each connection slowly, and several at once.
 PIECE_BYTES, TOGETHER = 8 * 2**20, 4
+#: Reads that nobody waits for any more and that have not come back, each with its thread, from which on no fetch is begun: those of eight
+#: fetches that were cancelled while the store hung. A store that is only slow gives each of them back before that many are left.
+HANGING = 32
 #: Seconds between tries of a piece that did not come, from one piece to the next; then the load has failed, and is tried again as a whole
 #: (slot.py), from where it has come to.
 PAUSES_S = (0.1, 0.4, 1.6)
@@ -69,8 +74,9 @@ class HostCache(Store):
         self.origin = origin
         self._max_bytes = max_bytes
         self._word: tuple[int, Path] | None = None  # the descriptor of our word, locked, and where it stands
-        self._loading: Mapping[str, int] = {}  # digest → bytes, of what is fetched, or was fetched last
+        self._loading: Mapping[str, int] = {}  # digest → bytes, of what is fetched; until it is said what is held
         self._holding: frozenset[str] = frozenset()
+        self._reads = set[Future[bytes]]()  # on their way, those of ended fetches too; their threads add and take away
 
     # --- what is fetched ---------------------------------------------------------------------------------------------
 
@@ -80,13 +86,14 @@ class HostCache(Store):
         cancelled: Callable[[], bool],
         told: Progress = lambda done, size: None,
     ) -> None:
-        """Return when every object of the manifest lies here, for as long as this process names it (see holds).
+        """Return when every object of the manifest lies here. This process names them until it fetches others, or says what it holds,
+        which is due when a load has ended, however it did (see holds).
 
         Raises DoesNotFit, Cancelled, and what the store raises that they come from.
         """
         wanted = _sizes(manifest)
         missing = {digest: size for digest, size in wanted.items() if not self._has(digest, size)}
-        self._claim(manifest.model, wanted, missing)
+        self._claim(manifest.model, wanted, missing, cancelled)
         total, done = sum(missing.values()), 0
         try:
             for digest, size in missing.items():
@@ -97,11 +104,15 @@ class HostCache(Store):
             raise DoesNotFit(manifest.model, why) from error
         self._touch(wanted)
 
-    def holds(self, digests: Iterable[str]) -> None:
-        """This process maps these, and what it fetched last; nothing else of what it named before."""
+    def holds(self, digests: Iterable[str], cancelled: Callable[[], bool] = lambda: False) -> None:
+        """This process maps these, and nothing else of what it named before. Not during a load; raises Cancelled while waiting to say so.
+
+        What was fetched for a load that came to nothing goes with that: two workers that go on naming a rejected candidate leave no room
+        for the next one, and fetch nothing that would end that.
+        """
         gone = self._holding
-        self._holding = frozenset(digests)
-        with self._room():
+        self._holding, self._loading = frozenset(digests), {}
+        with self._room(cancelled):
             self._say()
         self._touch(gone - self._holding)
 
@@ -170,14 +181,16 @@ class HostCache(Store):
 
     def _pieces(self, digest: str, size: int, start: int, cancelled: Callable[[], bool]) -> Iterator[bytes]:
         """The object from `start` on, in order; several pieces are on their way at the same time."""
+        if (hanging := len(self._reads)) >= HANGING:
+            raise StoreUnreachable(str(self.origin.root), f"{hanging} reads of earlier fetches have not come back")
         ended = False  # nobody takes the pieces any more that are still on their way
 
         def piece(offset: int) -> bytes:
             return self._piece(digest, size, offset, lambda: ended or cancelled())
 
         try:
-            offsets = range(start, size, PIECE_BYTES)
-            yield from in_order(piece, offsets, together=TOGETHER, waiting=lambda: stop_if(cancelled))
+            offsets, waiting = range(start, size, PIECE_BYTES), partial(stop_if, cancelled)
+            yield from in_order(piece, offsets, together=TOGETHER, waiting=waiting, running=self._reads)
         finally:
             ended = True
 
@@ -198,10 +211,12 @@ class HostCache(Store):
 
     # --- what is held, and room for it -------------------------------------------------------------------------------
 
-    def _claim(self, model: str, wanted: Mapping[str, int], missing: Mapping[str, int]) -> None:
+    def _claim(
+        self, model: str, wanted: Mapping[str, int], missing: Mapping[str, int], cancelled: Callable[[], bool]
+    ) -> None:
         """Says that these are wanted, and makes room for those that are missing."""
-        with self._room():
-            before, self._loading = self._loading, wanted
+        with self._room(cancelled):
+            self._loading = wanted
             self._say()
             if not missing:
                 return
@@ -210,32 +225,32 @@ class HostCache(Store):
             coming = sum(
                 size for digest, size in held.items() if digest not in {one.digest for one in kept if one.whole}
             )
-            bound = self._bound(kept)
+            bounds = self._bounds(kept)
             kept = [one for one in kept if one.whole or one.digest not in held]
-            victims = evicted(kept, held.keys(), over=sum(one.size for one in kept) + coming - bound)
+            victims = evicted(kept, held.keys(), over=sum(one.size for one in kept) + coming - min(bounds))
             if victims is None:
-                self._loading = before
+                self._loading = {}
                 self._say()
-                raise DoesNotFit(model, self._no_room(missing, kept, held, coming, bound))
+                named = sum(one.size for one in kept if one.digest in held) + coming
+                raise DoesNotFit(model, self._no_room(sum(missing.values()), named, *bounds))
             for victim in victims:
                 _log.info("dropped from the host cache: %s, %d bytes", victim.digest[:12], victim.size)
                 _drop(victim.path, victim.digest)
 
-    def _no_room(
-        self, missing: Mapping[str, int], kept: list[Kept], held: Mapping[str, int], coming: int, bound: int
-    ) -> str:
-        needed = sum(missing.values())
-        others = sum(one.size for one in kept if one.digest in held) + coming - needed
+    def _no_room(self, needed: int, named: int, allowed: int, fits: int) -> str:
+        """`named`: bytes of all that the workers of this host name, with the `needed` ones."""
+        to_do = [f"set GENLOCK_HOST_CACHE to at least {named}"] if allowed < named else []
+        to_do += [f"free {named - fits} bytes on its disk"] if fits < named else []
         return (
-            f"{needed} bytes have to be fetched, {others} are held or being fetched by the workers of this host, and {bound} are"
-            f" allowed in {self.all} (GENLOCK_HOST_CACHE, and what is free on its disk)"
+            f"{needed} bytes have to be fetched, {named - needed} are held or being fetched by the workers of this host, and"
+            f" {min(allowed, fits)} are allowed in {self.all} (GENLOCK_HOST_CACHE, and what is free on its disk): {', and '.join(to_do)}"
         )
 
-    def _bound(self, kept: list[Kept]) -> int:
-        """Bytes that the cache may have: no more than are set, and no more than fit on the disk. `kept`: all that it has there."""
+    def _bounds(self, kept: list[Kept]) -> tuple[int, int]:
+        """Bytes that the cache may have: what is set, and what fits on the disk. `kept`: all that it has there."""
         room = os.statvfs(self.all)
         most = self._max_bytes or int(SHARE * room.f_blocks * room.f_frsize)
-        return min(most, sum(one.size for one in kept) + room.f_bavail * room.f_frsize)
+        return most, sum(one.size for one in kept) + room.f_bavail * room.f_frsize
 
     def _kept(self) -> Iterator[Kept]:
         """Every object and every part of one, of all stores."""
@@ -251,7 +266,7 @@ class HostCache(Store):
         """What live workers of this host name; the words of dead ones go."""
         found: dict[str, int] = {}
         for path in (self.all / "held").iterdir():
-            if _is_dead(path):
+            if not is_locked(path):  # its worker is gone, however it went
                 path.unlink(missing_ok=True)
                 continue
             with suppress(FileNotFoundError):  # it has just ended
@@ -266,7 +281,7 @@ class HostCache(Store):
             make_folder(path.parent)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             # A child that is forked later shares the lock: what it names then stays for as long as that child lives.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor)
             self._word = (descriptor, path)
         sizes = {digest: _size(self.path(digest)) for digest in self._holding} | dict(self._loading)
         text = "".join(f"{digest} {size}\n" for digest, size in sizes.items()).encode()
@@ -274,10 +289,10 @@ class HostCache(Store):
         os.pwrite(self._word[0], text, 0)
 
     @contextmanager
-    def _room(self) -> Iterator[None]:
+    def _room(self, cancelled: Callable[[], bool]) -> Iterator[None]:
         with explained(self.all):
             self.all.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with one_of([self.all / "room"], lambda: False):
+            with one_of([self.all / "room"], cancelled):
                 yield
 
     def _touch(self, digests: Iterable[str]) -> None:
@@ -318,21 +333,6 @@ def _drop(path: Path, digest: str) -> None:
     root = path.parents[2] if path.parent.parent.name == "objects" else path.parents[1]
     for folder in ("used", "locks"):
         (root / folder / digest).unlink(missing_ok=True)
-
-
-def _is_dead(word: Path) -> bool:
-    """Nobody has it locked: its worker is gone, however it went."""
-    try:
-        descriptor = os.open(word, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _pause(seconds: float, cancelled: Callable[[], bool]) -> None:

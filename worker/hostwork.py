@@ -1,6 +1,6 @@
 """Work that the workers of one host share: each object is verified once, and few load at the same time.
 
-Shared by files below the state folder and by `flock`, which the kernel gives back when its holder dies, however it dies.
+Shared by files below the state folder and by locks, which the kernel gives back when their holder dies, however it dies.
 
 ::
 
@@ -11,7 +11,6 @@ Shared by files below the state folder and by `flock`, which the kernel gives ba
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +21,9 @@ from pathlib import Path
 from blake3 import blake3
 
 from ..coordinator.errors import ArtifactDamaged, ArtifactError, ArtifactRefused
+from ..coordinator.hostlock import locked
 from ..coordinator.store import Store
 
-#: Seconds between two looks at a lock that somebody else has: at first, because a small model is loaded in 3 ms, and at most; the pause
-#: doubles from the one to the other. A look takes 10 µs, so waiting takes a four-hundredth of a core; with 20 ms at most, the last of
-#: four workers had a model of 1 MB 6 ms later.
-FIRST_POLL_S, MAX_POLL_S = 0.001, 0.004
 #: Seconds after which a worker goes on without the slot or the lock (R8): its holder may be stopped, and both only save work.
 MAX_WAIT_S = 60.0
 #: Times that an object is read again because it changed while it was read (its mtime, by a publisher of the same content).
@@ -168,33 +164,14 @@ def one_of(
 ) -> Iterator[bool]:
     """Hold the lock of one of these files: True; or none after MAX_WAIT_S in which `moving` gave the same value: False."""
     paths[0].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    deadline, pause, seen = time.monotonic() + MAX_WAIT_S, FIRST_POLL_S, moving()
-    while (held := _try_lock(paths)) is None and time.monotonic() < deadline:
+    deadline, seen = time.monotonic() + MAX_WAIT_S, moving()
+
+    def goes_on() -> bool:
+        nonlocal deadline, seen
         stop_if(cancelled)
-        time.sleep(pause)
-        pause = min(2 * pause, MAX_POLL_S)
         if seen != (seen := moving()):
             deadline = time.monotonic() + MAX_WAIT_S
-    try:
-        yield held is not None
-    finally:
-        if held is not None:
-            # Said, not left to close(): a child forked meanwhile has the same open file.
-            fcntl.flock(held, fcntl.LOCK_UN)
-            os.close(held)
+        return time.monotonic() < deadline
 
-
-def _try_lock(paths: list[Path]) -> int | None:
-    """The descriptor of the first of these files that nobody has locked, locked."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        else:
-            return descriptor
-    return None
+    with locked(paths, goes_on) as held:
+        yield held

@@ -8,6 +8,7 @@ from __future__ import annotations
 import stat
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 from ..coordinator.clock import clock
@@ -15,7 +16,7 @@ from ..coordinator.disk import explained
 from ..coordinator.errors import ArtifactRefused, NotReady
 from ..coordinator.filesystem import kind_of
 from ..coordinator.fleet import Fleet
-from ..coordinator.publish import ONLY
+from ..coordinator.staging import ONLY
 from ..coordinator.watching.memory import Memory
 from ..coordinator.watching.offer import ChangedMeanwhile, InWork, Offer, Offered, Settled
 from ..coordinator.watching.settling import SETTLED_ELSEWHERE_S, SETTLED_S, FileIdentity, Settling, Take
@@ -23,25 +24,37 @@ from ..coordinator.watching.writers import is_open_for_writing
 
 #: Seconds between two looks at a file that somebody writes.
 POLL_S = 0.05
+#: Seconds without which nothing is proposed: what the fleet has to refuse because it was not ready in time is not proposed again by itself.
+PROPOSE_S = 1.0
 
 
-def publish_file(fleet: Fleet, model: str, path: Path, *, note: str, timeout_s: float | None = None) -> Offered:
+def publish_file(
+    fleet: Fleet, model: str, path: Path, *, note: str, timeout_s: float | None = None, is_all: bool = False
+) -> Offered:
     """Publishes the file, unless the fleet has that content already or gets ready for it; waits until nobody writes it.
 
-    `note`: why, for the message of the generation; `timeout_s`: default `max_wait_s`. Raises NotReady (it was written to all the time),
-    ArtifactMissing, and what Fleet.publish raises.
+    `note`: why, for the message of the generation; `timeout_s`: for the writer, default `max_wait_s`; `is_all`: the fleet's getting ready
+    has to be over by then too (default: it may take `prepare_timeout_s` more). Raises NotReady (it was written to all the time, or no time
+    was left to propose it), ArtifactMissing, and what Fleet.publish raises.
     """
     until = clock() + (fleet.settings.max_wait_s if timeout_s is None else timeout_s)
     memory = Memory(fleet.settings.state_dir, fleet.name)
+    left_s = partial(_left_s, model, path, until) if is_all else None
     while True:
-        file = Settled(path, _settled(model, path, until))
+        files = {ONLY: Settled(path, _settled(model, path, until))}
         try:
-            return Offer(model, {ONLY: file}, fleet=fleet, memory=memory, note=note).make(uuid.uuid4().hex)
+            return Offer(model, files, fleet=fleet, memory=memory, note=note, left_s=left_s).make(uuid.uuid4().hex)
         except ChangedMeanwhile:
             if clock() > until:
                 raise _written(model, path) from None
         except InWork as error:
             return Offered(model=model, outcome=error.outcome, why=str(error))
+
+
+def _left_s(model: str, path: Path, until: float) -> float:
+    if (left_s := until - clock()) < PROPOSE_S:
+        raise NotReady(model, f"the time was over before {path} could be published: ask again")
+    return left_s
 
 
 def _settled(model: str, path: Path, until: float) -> FileIdentity:

@@ -5,13 +5,11 @@ Written when a generation was shown under a lease, read only to answer `stale`: 
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from ..coordinator.disk import write_whole
 from ..coordinator.errors import GenlockError
 from ..coordinator.manifest import Manifest, check_name, decode
 
@@ -31,17 +29,7 @@ class LastGood:
         """Remembers a generation. Raises OSError; the file is whole or the one before."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         data = msgspec.json.encode(_Note(generation, manifest))
-        descriptor, name = tempfile.mkstemp(dir=self._folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            Path(name).replace(self._folder / f"{check_name(model)}.json")
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
+        write_whole(self._folder / f"{check_name(model)}.json", data, durable=True, mode=0o600)
 
     def read(self, model: str) -> tuple[int, Manifest] | None:
         """(generation, manifest), or None where there is none that can be read."""

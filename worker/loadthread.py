@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..coordinator.errors import BadCheckpoint, GenlockError, LoadFailed, ManifestInvalid, NotTrusted
+from ..coordinator.errors import BadCheckpoint, GenlockError, LoadFailed, ManifestInvalid, NotTrusted, SerialsUnreadable
 from ..coordinator.manifest import Manifest, decode
 from ..coordinator.priority import low_priority
 from ..coordinator.store import Store
@@ -98,22 +98,22 @@ class LoadThread:
         self._given = [given for given in self._given if not given <= digests]
         self._say_held()
 
-    def _give(self, loaded: Loaded) -> None:
-        """It is held from now on. Whoever gets it says so later, and a load may come before that, for which room is made."""
-        self._given.append(loaded.digests)
-        _quietly(self._say_held)
-
     def _say_held(self) -> None:
+        """On this thread, and not during a load."""
         if isinstance(self._store, HostCache):
-            self._store.holds(self._held.union(*self._given))
+            with suppress(Cancelled):  # closing: then this process holds nothing any more
+                self._store.holds(self._held.union(*self._given), lambda: self._closing)
 
     def close(self, timeout_s: float) -> None:
-        """Ends after what is being done, or goes on alone (it is a daemon) when that takes longer."""
+        """Ends after what is being done, or goes on alone (it is a daemon) when that takes longer: what it may have mapped stays held, and
+        the store, which one thread uses, is closed by that thread.
+        """
         self._closing = True
-        if self._thread is not None:
+        if self._thread is None:
+            self._store.close()
+        else:
             self._queue.put(None)
             self._thread.join(timeout_s)
-        self._store.close()
 
     def _start(self) -> None:
         if self._thread is None:
@@ -122,11 +122,14 @@ class LoadThread:
 
     def _run(self) -> None:
         low_priority()
-        while (task := self._queue.get()) is not None:
-            if isinstance(task, Job):
-                self._report(self._done(task))
-            elif task.is_owed or not self._closing:
-                _quietly(task.action)
+        try:
+            while (task := self._queue.get()) is not None:
+                if isinstance(task, Job):
+                    self._report(self._done(task))
+                elif task.is_owed or not self._closing:
+                    _quietly(task.action)
+        finally:
+            _quietly(self._store.close)
 
     def _done(self, job: Job) -> Done:
         try:
@@ -138,7 +141,7 @@ class LoadThread:
         except LoadFailed as error:
             return Done(job, job.key, said="failed", step=error.step, why=error.why)
         except GenlockError as error:
-            step = "signature" if isinstance(error, NotTrusted) else "manifest"
+            step = "signature" if isinstance(error, NotTrusted | SerialsUnreadable) else "manifest"
             return Done(job, job.key, said="failed", step=step, why=str(error))
         except Exception as error:
             _log.exception("loading %s ended in an error that nobody expected", job.model)
@@ -146,6 +149,7 @@ class LoadThread:
         finally:
             self.loading = {}
             self._cancelled.discard(job.id)
+            _quietly(self._say_held)  # also of a load that came to nothing: what was fetched for it is held no longer
 
     def _load(self, job: Job) -> Done:
         generation, manifest = self._manifest_of(job)
@@ -160,7 +164,8 @@ class LoadThread:
             fetched=partial(self._fetched, job.model),
         )
         if isinstance(self._store, HostCache):
-            self._give(loaded)
+            # Held from now on. Whoever gets it says so later, and a load may come before that, for which room is made.
+            self._given.append(loaded.digests)
         return Done(job, (generation, manifest.version), loaded, manifest)
 
     def _enter(self, model: str, generation: int, since: float, step: str) -> None:

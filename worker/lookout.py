@@ -12,7 +12,6 @@ to the whole fleet.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import threading
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from ..coordinator.hostlock import give_back, open_lock, try_lock
 from ..coordinator.priority import low_priority
 from ..coordinator.settings import Settings
 from ..coordinator.watching import Named, Patterned, Watcher, patterns_of
@@ -106,10 +106,8 @@ class Elected:
     def close(self) -> None:
         """Gives the locks back."""
         for descriptor in self._open.values():
-            fcntl.flock(
-                descriptor, fcntl.LOCK_UN
-            )  # said, not left to close(): a child forked meanwhile has the same open file
-        self.forget()
+            give_back(descriptor)
+        self._open, self._ours = {}, set()
 
     def forget(self) -> None:
         """In a child: its parent has the locks, and this process must not keep them when that ends."""
@@ -122,16 +120,13 @@ class Elected:
             if key not in self._open:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 path = self._folder / f"{blake3(key.encode('utf-8', 'surrogateescape')).hexdigest(length=16)}.lock"
-                self._open[key] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._open[key], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except (
-            OSError
-        ) as error:  # a state folder that cannot be written: then every worker looks, which is only more work
-            _log.debug("the lock of a source: %s", error)
-        else:
+                self._open[key] = open_lock(path)
+            if not try_lock(self._open[key]):
+                return False
             self._ours.add(key)
+        except OSError as error:
+            # A state folder that cannot be written: then every worker looks, which is only more work.
+            _log.debug("the lock of a source: %s", error)
         return True
 
 

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..coordinator.calls import NO_EPOCH, Call, Epoch, Evict, Heartbeat, Hold, Join, Leave, Open, Reply, Settle
+from ..coordinator.calls import Call, Evict, Heartbeat, Hold, Join, Leave, Open, Settle
 from ..coordinator.clock import usable_s
 from ..coordinator.observer import Observer
+from ..coordinator.reply import NO_EPOCH, Epoch, Reply
 from .orders import Expelled, Joined
 from .view import Lease
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..coordinator.calls import Epoch
-from .slot import Job, Key
+from ..coordinator.reply import Epoch
+from .slot import Found, Job, Key
 from .trial import Trial
 from .view import Lease
 
@@ -36,6 +36,13 @@ class Cancel:
     """Give this job up."""
 
     job: Job
+
+
+@dataclass(frozen=True)
+class Examine:
+    """Find out whether anybody vouches for this manifest: see `Agent.examined`."""
+
+    found: Found
 
 
 @dataclass(frozen=True)
@@ -114,4 +121,4 @@ class Expelled:
 
 #: What the runtime tells beside, of what it has done.
 News = Arrived | Dropped
-Command = Load | Cancel | Answered | Flipped | Rejected | Clear | Resubscribe | Joined | Expelled
+Command = Load | Cancel | Examine | Answered | Flipped | Rejected | Clear | Resubscribe | Joined | Expelled

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from ..coordinator.calls import State
+from ..coordinator.reply import State
 from .orders import Answered
 from .slot import Key, Slot
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, closing
 from typing import Any, NamedTuple
 
 import msgspec
@@ -162,9 +161,9 @@ def for_operators(cache: ModelCache, asked: Asked) -> None:
     )
 
 
-def _fleet(cache: ModelCache) -> AbstractContextManager[Fleet]:
-    """A Fleet of this request: one is used from one thread at a time."""
-    return closing(Fleet(settings=cache.fleet.settings))
+def _fleet(cache: ModelCache) -> Fleet:
+    """One of this request: it is used from one thread at a time."""
+    return Fleet(settings=cache.fleet.settings)
 
 
 def done(result: TaskResult, asked: Asked, **more: Any) -> Said:

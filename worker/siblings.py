@@ -30,7 +30,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from .counts import BUCKETS_S
+from ..coordinator.disk import write_whole
+from ..coordinator.metrics import BUCKETS_S
 from .exposition import FAMILIES
 
 _log = logging.getLogger("genlock.worker")
@@ -187,9 +188,8 @@ class Siblings:
         """Whole or not at all: somebody may read at any moment. Not synchronised: after a crash of the machine nobody wants it."""
         data = msgspec.json.encode(self._detail())
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = own.with_suffix(".draft")
-        draft.write_bytes(data)
-        draft.replace(own)
+        # A name that goes with this process's others, should it be killed just now.
+        write_whole(own, data, durable=False, temp=own.with_suffix(".draft"))
 
 
 def _read(path: Path) -> Detail | None:

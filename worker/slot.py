@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from ..coordinator.calls import BAD, FAILED, FENCED, READY, REFUSED, Say, State
+from ..coordinator.calls import Say
+from ..coordinator.reply import BAD, FAILED, FENCED, READY, REFUSED, State
 from .trial import Trial, Tried
 
 #: (generation, version): what identifies a content of a model; never the number alone.
@@ -47,6 +48,16 @@ class Job(NamedTuple):
     manifest: str
 
 
+class Found(NamedTuple):
+    """A manifest that the fleet has under a number. `rollback`: the generation that it goes back to, by Redis's word, or 0."""
+
+    model: str
+    gen: int
+    version: str
+    manifest: str
+    rollback: int
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a load of `key` came to: ready, failed or bad, and the facts that go with the answer."""
@@ -74,6 +85,7 @@ class Slot:
         self.manifests: dict[Key, str] = {}
         self.rollbacks: dict[Key, int] = {}  #: the generation that a manifest's went back to, by Redis's word
         self.job: Job | None = None
+        self.examining: Found | None = None  #: it is being looked at, and not asked for again meanwhile
         self.verdicts: dict[Key, Verdict] = {}
         self.refreshes: tuple[str, ...] = ()  #: tasks that wait for a fresh load of what is active
         self.fallback_tried = False
@@ -89,7 +101,7 @@ class Slot:
     def new_epoch(self) -> None:
         """What Redis said before counts for nothing any more; what is loaded stays."""
         self.state, self.confirmed, self.behind, self.read_open = None, False, False, False
-        self.refreshes = ()
+        self.refreshes, self.examining = (), None
 
     def apply(self, state: State, epoch: int, *, is_open: bool) -> bool:
         """Takes a state, unless it is older than what was applied (R3). True when another generation became active.

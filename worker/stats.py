@@ -21,7 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .counts import OTHERS, Kinds, Times, add_time, bounded, facts_of
+from ..coordinator.metrics import Times
+from .counts import OTHERS, Kinds, add_time, bounded, facts_of
 from .hitrate import LEAST_USES, WINDOW_S, Alarm, HitRate, Window
 from .mixed import StaleSpell
 from .view import NEVER, Lease, View, Views

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from ..coordinator.errors import BadInput
-from ..coordinator.publish import ONLY
+from ..coordinator.staging import ONLY
 from ..coordinator.watching.settling import FileIdentity
 from ..coordinator.watching.sources import File, Found
 from .rqasig import check_part, model_of

@@ -100,12 +100,16 @@ class Arms:
 
     def pick(self, view: View, key: str) -> Counted:
         """The answer to a request with this key, `view` being what answers otherwise."""
+        return Counted(*self.choose(view, key))
+
+    def choose(self, view: View, key: str) -> tuple[View, Group]:
+        """The same for who has something to do before it counts: what answers, and the group that counts it."""
         trial = self.trial
         if trial.is_watch:
-            return Counted(view, trial.candidate)
+            return view, trial.candidate
         if self.other is not None and place_of(trial.model, trial.generation, key) < trial.key[2]:
-            return Counted(self.other, trial.candidate)
-        return Counted(view, trial.active)
+            return self.other, trial.candidate
+        return view, trial.active
 
 
 class Counted(View):

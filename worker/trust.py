@@ -1,7 +1,8 @@
 """Whom this worker believes: every manifest is looked at before anything of it is loaded, if the settings name verify keys.
 
 The signature vouches for the content, the serial for its place: none below the highest that was active on this host, unless it is a
-rollback (serials.judge). Asked by the runtime's thread (what Redis shows) and by the loading thread (the last good one on disk).
+rollback (serials.judge). To ask is to read a disk. For what Redis shows it is a thread of its own that does, for the last good one on
+this host's disk the loading one; never the runtime's.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from ..coordinator.errors import NotTrusted, WrongOrder
+from ..coordinator.errors import GenlockError, NotTrusted, WrongOrder
 from ..coordinator.keyring import Keyring
 from ..coordinator.manifest import Manifest, decode
+from ..coordinator.reply import FAILED, REFUSED
 from ..coordinator.serials import Claim, Seen, Serials, advanced, judge
 from ..coordinator.signing import check_order, check_signature
+from .slot import Found
 
 _log = logging.getLogger("genlock.worker")
 
 
 class Trust:
-    """The keys of this worker, and what it has seen active. Any thread may call `examine`; the runtime's alone calls `became_active`."""
+    """The keys of this worker, and what it has seen active. Any thread may examine; the runtime's alone calls `became_active`."""
 
     def __init__(
         self, keyring: Keyring, fleet_id: str, state_dir: Path, *, refused: Callable[[str, int, NotTrusted], None]
@@ -30,9 +33,8 @@ class Trust:
         self._serials = Serials(state_dir, fleet_id)
         #: What became active in this process: on disk only when the loading thread has come to it. Only the runtime's thread writes it.
         self._seen: dict[str, Seen] = {}
-        self._last: dict[
-            str, tuple[int, str]
-        ] = {}  # the refusal that was told of last: the same one is tried again all the while
+        # The refusal that was told of last, of each model: the same one is tried again all the while.
+        self._last: dict[str, tuple[int, str]] = {}
 
     def __bool__(self) -> bool:
         """Whether anything is asked for."""
@@ -52,6 +54,19 @@ class Trust:
                 self._told(model, generation, error)
             raise
         self._last.pop(model, None)
+
+    def answer(self, found: Found) -> tuple[str, str]:
+        """What `Agent.examined` is told of a manifest: nothing where it may be loaded; else refused or failed, and why."""
+        try:
+            self.examine(found.model, found.gen, decode(found.manifest), found.rollback)
+        except NotTrusted as error:
+            return REFUSED, str(error)
+        except GenlockError as error:
+            return FAILED, str(error)
+        except Exception as error:
+            _log.exception("examining %s ended in an error that nobody expected", found.model)
+            return FAILED, f"{type(error).__name__}: {error}"
+        return "", ""
 
     def _judge(self, model: str, manifest: Manifest, rollback: int) -> None:
         claim, wrong = self._claim(model, manifest, rollback)

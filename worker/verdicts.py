@@ -7,8 +7,9 @@ for is tried again. Turns become longer: the fleet remembers 64 requests of a mo
 
 from __future__ import annotations
 
-from ..coordinator.calls import Abort, Call, Promote, Rollback, State
+from ..coordinator.calls import Abort, Call, Promote, Rollback
 from ..coordinator.canary import Both, judge, policy_of
+from ..coordinator.reply import State
 from .trial import Trial
 
 #: Seconds of the first turn, in which a decision has the same request id; each of the first ones is as long as all before it.

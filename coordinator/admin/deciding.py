@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import msgspec
 from ..errors import BadInput, GenlockError, NotAllowed
 from ..fleet import Fleet
 from ..flip import Flip, Progress
-from ..settings import share
+from ..notation import share
 from ..task import TaskResult
 from .jobs import Job
 from .route import API, DECIDING, Answers, Asked, route
@@ -150,7 +149,7 @@ def refresh(asked: Asked, body: Refresh) -> Any:
     """Make every holder load the active generation afresh beside the old copy; 502 with who failed, 504 with who did not answer."""
 
     def act(fleet: Fleet, tell: Tell) -> TaskResult:
-        return fleet.refresh(asked.model, timeout=_task_s(body), author=asked.author, request=asked.request)
+        return fleet.refresh(asked.model, **_terms(asked, body))
 
     return _decide(asked, "refresh", body, act, why=body.why)
 
@@ -160,7 +159,7 @@ def clear(asked: Asked, body: Clear) -> Any:
     """Make every worker drop a model, or all of them; 502 with who failed, 504 with who did not answer."""
 
     def act(fleet: Fleet, tell: Tell) -> TaskResult:
-        return fleet.clear(body.model, timeout=_task_s(body), author=asked.author, request=asked.request)
+        return fleet.clear(body.model, **_terms(asked, body))
 
     return _decide(asked, "clear", body, act, why=body.why)
 
@@ -204,8 +203,10 @@ def _agreement(given: str | float | None) -> str | None:
     return str(given)
 
 
-def _task_s(body: Clear | Refresh) -> float:
-    return min(body.timeout or TASK_S, TASK_S)
+def _terms(asked: Asked, body: Clear | Refresh) -> dict[str, Any]:
+    """Of a task."""
+    timeout_s = min(body.timeout or TASK_S, TASK_S)
+    return {"why": body.why, "timeout": timeout_s, "author": asked.author, "request": asked.request}
 
 
 # --- doing it --------------------------------------------------------------------------------------------------------
@@ -217,7 +218,7 @@ def _decide(asked: Asked, verb: str, body: msgspec.Struct, act: Callable[[Fleet,
 
     def action(tell: Tell) -> Any:
         try:
-            with closing(Fleet(settings=asked.admin.settings)) as fleet:
+            with Fleet(settings=asked.admin.settings) as fleet:
                 result = act(fleet, tell)
         except GenlockError as error:
             _tell_log(asked, verb, before, None, why, error)

@@ -7,19 +7,18 @@ Counts of the log begin at 0 with this process, for every model that is known: a
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..metrics import Labels, Metric, Sample, text_of
+from ..metrics import BUCKETS_S, Labels, Metric, Sample, Times, text_of
 from ..records import as_number
 from ..status import ModelStatus, WorkerStatus
 from .picture import Picture
 from .wire import LogEntry
 
-#: Seconds; upper bounds of the phases of a flip, as a worker has them (worker/stats.py), from a millisecond on.
-BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0)
+#: Seconds; upper bounds of the phases of a flip: those of a worker from a millisecond on, which is what the log counts in.
+FLIP_BUCKETS_S = BUCKETS_S[2:]
 #: What may become of a candidate.
 OUTCOMES = ("committed", "rejected", "aborted", "superseded")
 #: What may happen to a fleet that somebody should hear of: docs/monitoring.md says what each is.
@@ -73,37 +72,12 @@ class Memory(NamedTuple):
     max_bytes: int
 
 
-class Flips:
-    """How long a phase took: a count for each of BUCKETS_S and above, and the sum."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS_S) + 1)
-        self.sum_s = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
-        self.sum_s += seconds
-
-    def copy(self) -> Flips:
-        other = Flips()
-        other.counts, other.sum_s = list(self.counts), self.sum_s
-        return other
-
-    def samples(self, labels: Labels) -> Iterator[Sample]:
-        total = 0
-        for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), self.counts, strict=True):
-            total += count
-            yield Sample((*labels, ("le", bound)), total, "_bucket")
-        yield Sample(labels, self.sum_s, "_sum")
-        yield Sample(labels, total, "_count")
-
-
 class Heard(NamedTuple):
     """What the log has told. `outcomes`: (model, outcome) → how often; `flips`, `last`: (model, phase) → seconds."""
 
     events: Mapping[str, int]
     outcomes: Mapping[tuple[str, str], int]
-    flips: Mapping[tuple[str, str], Flips]
+    flips: Mapping[tuple[str, str], Times]
     last: Mapping[tuple[str, str], float]
     memory: Memory | None
 
@@ -115,7 +89,7 @@ class Told:
         self._lock = threading.Lock()
         self._events: Counter[str] = Counter()
         self._outcomes: Counter[tuple[str, str]] = Counter()
-        self._flips: dict[tuple[str, str], Flips] = {}
+        self._flips: dict[tuple[str, str], Times] = {}
         self._last: dict[tuple[str, str], float] = {}
         #: (model, generation) in work → phase → when, by the server's clock.
         self._begun: dict[tuple[str, int], dict[str, float]] = {}
@@ -155,7 +129,7 @@ class Told:
                 continue
             self._last[model, phase] = seconds = max(0.0, until - since)
             if is_new:
-                self._flips.setdefault((model, phase), Flips()).add(seconds)
+                self._flips.setdefault((model, phase), Times(FLIP_BUCKETS_S)).add(seconds)
 
     def heard(self) -> Heard:
         """What was told so far."""

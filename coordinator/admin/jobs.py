@@ -65,12 +65,21 @@ class Jobs:
             if len(self._jobs) >= MOST_JOBS:
                 raise ServiceUnavailable(f"{MOST_JOBS} changes are in work", retry_after=AGAIN_S)
             job = self._jobs[request] = Job(what)
-        threading.Thread(target=self._run, args=(request, job, action), name="genlock-admin-job", daemon=True).start()
+        try:
+            threading.Thread(
+                target=self._run, args=(request, job, action), name="genlock-admin-job", daemon=True
+            ).start()
+        except RuntimeError as error:  # the machine has no thread for it
+            self._forget(request)
+            raise ServiceUnavailable(f"the change was not begun: {error}", retry_after=AGAIN_S) from error
         return job
 
     def _run(self, request: str, job: Job, action: Action) -> None:
         try:
             job.run(action)
         finally:
-            with self._lock:
-                del self._jobs[request]
+            self._forget(request)
+
+    def _forget(self, request: str) -> None:
+        with self._lock:
+            del self._jobs[request]

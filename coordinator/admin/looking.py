@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any
 
 from flask import Response
@@ -51,7 +50,7 @@ def model(asked: Asked) -> Any:
 )
 def history(asked: Asked, query: HistoryQuery) -> wire.History:
     """Show the generations of a model, the newest first, and the artifacts of each."""
-    with closing(Fleet(settings=asked.admin.settings)) as found:
+    with Fleet(settings=asked.admin.settings) as found:
         return wire.History(generations=found.history(asked.model, limit=query.limit))
 
 
@@ -85,7 +84,7 @@ def events(asked: Asked, query: EventsQuery) -> Any:
         return asked.admin.streams.answer(query, asked.after)
     found = asked.admin.reader.events(limit=query.limit, after=query.after)
     if found is None:  # older than what is at hand
-        with closing(Fleet(settings=asked.admin.settings)) as old:
+        with Fleet(settings=asked.admin.settings) as old:
             found = [entry_of(event) for event in old.registry.log(after=query.after or "-")][: query.limit]
     return wire.Events(events=found)
 

@@ -159,9 +159,8 @@ class Reader:
             self._thread.join()
 
     def _run(self) -> None:
-        fleet = Fleet(settings=self._settings)
         try:
-            with fleet.ear() as ear:
+            with Fleet(settings=self._settings) as fleet, fleet.ear() as ear:
                 while not self._ends:
                     began = clock()
                     self._look(fleet)
@@ -171,7 +170,6 @@ class Reader:
                         with self._changed:
                             self._changed.wait(IDLE_S)
         finally:
-            fleet.close()
             with self._changed:
                 self._changed.notify_all()
 

@@ -21,6 +21,9 @@ from ..gate import Caller
 if TYPE_CHECKING:
     from .application import Admin
 
+#: Status → what it has, None: no JSON that a type describes.
+Answers = Mapping[int, type[msgspec.Struct] | None]
+
 #: Where the routes of the API stand.
 API = "/api/v1"
 #: Statuses of a route that looks: no token, a role that may not, a question that makes no sense, too many wrong tokens, no Redis.
@@ -49,13 +52,13 @@ class Asked:
 @dataclass(frozen=True, kw_only=True)
 class Route:
     """`path`: as OpenAPI writes it; `role`: who may, None: everybody; `answers`: status → type; `text`: another media type of 200;
-    `problems`: statuses of errors; `takes_key`: a header Idempotency-Key."""
+    `problems`: statuses of errors; `query`, `body`: what the request is read into. With a body it takes a header Idempotency-Key."""
 
     method: str
     path: str
     role: str | None
     view: Callable[..., Any]
-    answers: Mapping[int, type[msgspec.Struct] | None]
+    answers: Answers
     text: str
     problems: tuple[int, ...]
     query: type[msgspec.Struct] | None
@@ -79,9 +82,6 @@ class Route:
     def description(self) -> str:
         return " ".join((inspect.getdoc(self.view) or "").split())
 
-
-#: Status → what it has, None: no JSON that a type describes.
-Answers = Mapping[int, type[msgspec.Struct] | None]
 
 #: All of them, in the order of their definition.
 ROUTES: list[Route] = []

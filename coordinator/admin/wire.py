@@ -103,14 +103,14 @@ class Why(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Refresh(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`timeout`: how long workers may take; 20 s at most are waited for; `why`: for the admin's log."""
+    """`timeout`: how long workers may take; 20 s at most are waited for; `why`: for the audit log."""
 
     timeout: Timeout | None = None
     why: Text = ""
 
 
 class Clear(_Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`model`: the one to drop, without it all of them; `why`: for the admin's log."""
+    """`model`: the one to drop, without it all of them; `why`: for the audit log."""
 
     model: Name | None = None
     timeout: Timeout | None = None
@@ -267,6 +267,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """An error, as RFC 9457 has it; the facts of the error are further members. `id`: of an error of the admin's own, for its log."""
+
+    # The description of the body that a problems.Problem encodes: nothing is made of this type.
 
     type: str
     title: str

@@ -55,20 +55,21 @@ def clear(
         str | None, typer.Argument(metavar="MODEL", help="The model; unset: all of them.", show_default=False)
     ] = None,
     timeout: Timeout = None,
+    why: Why = "",
 ) -> None:
     """Make every worker drop a model, or all models.
 
     A model is loaded again when it is next used.
     """
-    _show(session, session.fleet.clear(model, timeout=timeout), "dropped")
+    _show(session, session.fleet.clear(model, why=why, timeout=timeout), "dropped")
 
 
-def refresh(session: Session, model: Model, timeout: Timeout = None) -> None:
+def refresh(session: Session, model: Model, timeout: Timeout = None, why: Why = "") -> None:
     """Make every worker load the active generation of a model afresh.
 
     Beside the old copy, which answers meanwhile; there is no new generation.
     """
-    _show(session, session.fleet.refresh(model, timeout=timeout), "loaded afresh")
+    _show(session, session.fleet.refresh(model, why=why, timeout=timeout), "loaded afresh")
 
 
 def _show(session: Session, result: TaskResult, did: str) -> None:

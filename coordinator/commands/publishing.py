@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..flip import CANARY
-from ..manifest import MAX_METRIC_CHARACTERS, NAME
-from ..settings import seconds
+from ..manifest import MAX_METRIC_CHARACTERS, is_name
+from ..notation import seconds
 from . import words
 from .output import joined
 from .progress import FlipBars
@@ -210,7 +210,7 @@ def metrics_of(texts: list[str]) -> dict[str, float]:
 
 def _is_named(text: str) -> bool:
     name, equals, path = text.partition("=")
-    return bool(equals and path and NAME.match(name))
+    return bool(equals and path and is_name(name))
 
 
 def said_of(flip: Flip) -> list[str]:

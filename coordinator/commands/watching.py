@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import threading
 from pathlib import Path
@@ -87,9 +88,8 @@ def _once(session: Session, watcher: Watcher, looked_at: str) -> None:
     found = watcher.once()
     offered = [one if not isinstance(one, tuple) else _failed(*one) for one in found]
     session.show(offered, lambda: [_said_of(one) for one in offered] or [f"no checkpoint found in {looked_at}"])
-    statuses = [_status_of(one[1]) for one in found if isinstance(one, tuple)]
-    if statuses:
-        raise typer.Exit(max(statuses))
+    if status := max(map(_status_of, found), default=0):
+        raise typer.Exit(status)
 
 
 def _failed(model: str, error: Exception) -> Offered:
@@ -99,11 +99,18 @@ def _failed(model: str, error: Exception) -> Offered:
     return Offered(model=model, outcome=outcome, why=str(error) or type(error).__name__)
 
 
-def _status_of(error: Exception) -> int:
+def _status_of(found: Offered | tuple[str, Exception]) -> int:
     """A command line cannot be wrong any more when files are looked at."""
+    if not isinstance(found, tuple):
+        return int(found.outcome == "odd")
+    error = found[1]
     return error.exit_status if isinstance(error, GenlockError) and not isinstance(error, Misuse) else 1
 
 
 def _said_of(found: Offered) -> str:
+    if found.model is None:
+        return f"{found.outcome}: {output.one_line(found.why)}"
     generation = f"generation {found.generation} ({words.short(found.version)})" if found.version else ""
-    return output.joined(f"{found.model}: {found.outcome}", generation, output.one_line(found.why))
+    named = f"model {found.model!r}"  # the line has it already
+    why = re.sub(f" (of|for) {re.escape(named)}", "", found.why).replace(named, "it")
+    return output.joined(f"{found.model}: {found.outcome}", generation, output.one_line(why))

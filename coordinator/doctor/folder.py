@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ..disk import sync_folder
 from ..filesystem import kind_of
 from .facts import FolderFacts
 
@@ -91,7 +92,7 @@ def _tried(folder: Path) -> tuple[dict[str, str], tuple[float, ...]]:
         if _step(failed, "write", lambda: _write(first, syncs)):
             _step(failed, "hard link", lambda: os.link(first, second))
             _step(failed, "rename", lambda: first.rename(third))
-            _step(failed, "flush of a folder", lambda: _sync_folder(trial))
+            _step(failed, "flush of a folder", lambda: sync_folder(trial))
             _step(failed, "read-only mode", lambda: _make_read_only(third))
     finally:
         for left in (first, second, third):
@@ -119,14 +120,6 @@ def _write(path: Path, syncs: list[float]) -> None:
             syncs.append(time.perf_counter() - began)
     if path.stat().st_size != SYNCS * len(PAGE):
         raise OSError(0, "what was written is not there")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _make_read_only(path: Path) -> None:

@@ -26,6 +26,11 @@ SLOW_SYNC_S = 0.25
 LEAST_FREE = 10 * 2**20
 
 _NETWORK = "a network file system"
+#: Of one that workers do not map either (coordinator/filesystem.py), and of which nothing more is known here.
+_FOREIGN = (
+    "a network file system, or one that is not known here",
+    "when another host sees a new file is its own affair",
+)
 #: Type of a file system → what it is, and what follows from it. Their own manuals, and mount(8), say so.
 FILESYSTEMS = {
     "nfs": (
@@ -78,8 +83,8 @@ def judge_state(folder: FolderFacts, host: HostFacts) -> list[Finding]:
     if (early := _there("state", folder)) is not None:
         return [early]
     found = [_access("state", folder, host), *_trial("state", folder)]
-    kind = FILESYSTEMS.get(_kind(folder))
-    if kind is not None and kind[0] == _NETWORK:
+    kind = _nature(folder)
+    if kind is not None and (kind[0] == _NETWORK or not folder.is_local):
         advice = "Set GENLOCK_STATE_DIR to a folder on a disk of this host: locks and the embedded server belong there"
         found.append(
             Finding("state", "filesystem", "warning", f"{folder.path} is on {kind[0]} ({folder.filesystem})", advice)
@@ -128,6 +133,11 @@ def _kind(folder: FolderFacts) -> str:
     return "nfs" if folder.filesystem == "nfs4" else folder.filesystem
 
 
+def _nature(folder: FolderFacts) -> tuple[str, str] | None:
+    """What its file system is, and what follows from it; None: one of this host, of which there is nothing to say."""
+    return FILESYSTEMS.get(_kind(folder)) or (None if folder.is_local else _FOREIGN)
+
+
 def _filesystem(subject: str, folder: FolderFacts) -> Finding:
     where = f"{folder.filesystem}, mounted at {folder.mounted_at}"
     if not folder.filesystem:
@@ -141,9 +151,9 @@ def _filesystem(subject: str, folder: FolderFacts) -> Finding:
             found,
             "Set GENLOCK_STORE to the URL of the object store itself, such as s3://bucket/prefix; or use a file system",
         )
-    if _kind(folder) in FILESYSTEMS:
-        what, follows = FILESYSTEMS[_kind(folder)]
-        level: Level = "ok" if what == _NETWORK else "warning"
+    if (nature := _nature(folder)) is not None:
+        what, follows = nature
+        level: Level = "ok" if what in (_NETWORK, _FOREIGN[0]) else "warning"
         advice = (
             ""
             if level == "ok"

@@ -17,6 +17,7 @@ from ..endpoint import Endpoint
 from ..errors import GenlockError, RedisUnreachable
 from ..manifest import decode
 from ..records import Snapshot, as_number
+from ..registry import said
 from .facts import RecordFacts, ServerFacts
 
 #: Seconds that each question may take: a slow server is to be measured, not given up.
@@ -83,9 +84,9 @@ def ask_server(endpoint: Endpoint, fleet: str) -> ServerFacts:
             denied, refused = _permissions(line, fleet)
     except redis.exceptions.AuthenticationError as error:
         remedy = "Put a user and a password that it knows into GENLOCK_REDIS_URL"
-        return ServerFacts(where=endpoint.where, silence=_said(error), remedy=remedy)
+        return ServerFacts(where=endpoint.where, silence=said(error), remedy=remedy)
     except (redis.exceptions.RedisError, OSError) as error:
-        return ServerFacts(where=endpoint.where, silence=_said(error), remedy=_remedy(error))
+        return ServerFacts(where=endpoint.where, silence=said(error), remedy=_remedy(error))
     return ServerFacts(**found, started=started, denied=denied, refused=refused)
 
 
@@ -93,10 +94,6 @@ def _remedy(error: Exception) -> str:
     if isinstance(error, redis.exceptions.BusyLoadingError):
         return "It is reading its data; try again in a moment"
     return RedisUnreachable.remedy
-
-
-def _said(error: BaseException) -> str:
-    return str(error).partition(" : <")[0] or type(error).__name__
 
 
 def _of_server(line: Line, where: str) -> dict[str, Any]:
@@ -109,7 +106,7 @@ def _of_server(line: Line, where: str) -> dict[str, Any]:
         "config": _config(line),
         "trips_s": trips,
         "scripts_s": scripts,
-        "script_error": _said(refusal) if refusal else "",
+        "script_error": said(refusal) if refusal else "",
         "ahead_s": _ahead_s(line),
     }
 
@@ -189,7 +186,7 @@ def _permissions(line: Line, fleet: str) -> tuple[tuple[str, ...], str]:
         if _is_denied(refusal):
             denied.append(_what(str(refusal), words))
         elif refusal is not None:
-            refused = refused or _said(refusal)
+            refused = refused or said(refusal)
     return tuple(dict.fromkeys(denied)), refused
 
 
@@ -229,7 +226,7 @@ def ask_record(endpoint: Endpoint, fleet: str) -> RecordFacts:
             snapshot = Snapshot.of(*rows)
             largest = _largest(client, keys["generations"], snapshot)
     except (redis.exceptions.RedisError, OSError) as error:
-        return RecordFacts(fleet=fleet, error=_said(error))
+        return RecordFacts(fleet=fleet, error=said(error))
     return RecordFacts(
         fleet=fleet,
         snapshot=snapshot,

@@ -34,13 +34,15 @@ def look_at_remote(files: RemoteFiles) -> RemoteFacts:
         return RemoteFacts(url=files.url, error=error.why, remedy=f"{error.remedy[:1].upper()}{error.remedy[1:]}")
     except GenlockError as error:
         return RemoteFacts(url=files.url, error=str(error), remedy=_REFUSED)
-    exclusive = True
+    second: list[bool] = []  # whether who came second has made it, too
     if _step(failed, "write", lambda: files.create(key, b"genlock doctor")):
-        exclusive = not files.create(key, b"another")
-        _step(failed, "read", lambda: files.read(key, 0, 7))
-        _step(failed, "list", lambda: files.list("temp"))
-        _step(failed, "remove", lambda: files.remove(key))
-    return RemoteFacts(url=files.url, failed=failed, trip_s=trip_s, exclusive=exclusive)
+        try:
+            _step(failed, "second write", lambda: second.append(files.create(key, b"another")))
+            _step(failed, "read", lambda: files.read(key, 0, 7))
+            _step(failed, "list", lambda: files.list("temp"))
+        finally:
+            _step(failed, "remove", lambda: files.remove(key))
+    return RemoteFacts(url=files.url, failed=failed, trip_s=trip_s, exclusive=not any(second))
 
 
 def _step(failed: dict[str, str], what: str, action: Callable[[], object]) -> bool:

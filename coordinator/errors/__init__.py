@@ -5,7 +5,7 @@
     GenlockError
     ├── Misuse                 the caller has to change the call
     │   ├── InvalidName, SettingsInvalid, UnknownModel, NoGeneration, BadInput, HeaderInvalid, Unauthorized, NotAllowed,
-    │       TooLarge, DoesNotFit, Conflict, ServerRuns, CommandBroken
+    │       TooLarge, DoesNotFit, Conflict, RequestReused, ServerRuns, CommandBroken
     ├── Unavailable            Redis or the fleet cannot answer now
     │   ├── RedisUnreachable, RedisRefused, FleetClosed, FleetMismatch, SchemaTooNew, NotReady
     ├── NotCommitted           the fleet, or somebody in charge of it, decided against it
@@ -59,6 +59,7 @@ from .misuse import (
     Misuse,
     NoGeneration,
     NotAllowed,
+    RequestReused,
     ServerRuns,
     SettingsInvalid,
     TooLarge,
@@ -113,6 +114,7 @@ __all__ = [
     "Poisoned",
     "RedisRefused",
     "RedisUnreachable",
+    "RequestReused",
     "SchemaTooNew",
     "SerialTooLow",
     "SerialsUnreadable",

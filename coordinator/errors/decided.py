@@ -100,7 +100,7 @@ class Poisoned(NotCommitted):
     def __str__(self) -> str:
         bad = f"version {self.version[:12]} of model {self.model!r} was found bad before ({self.why})"
         if self.to is None:
-            return f"{bad}: it is not tried again unless with force (`--force`)"
+            return f"{bad}: it is not tried again unless with force: `genlock publish {self.model} FILE --force`"
         return f"{bad}: there is no way back to generation {self.to}; name another generation, or publish the file again with --force"
 
 

@@ -132,15 +132,13 @@ class StoreFull(ArtifactError):
 
 @dataclass(eq=False)
 class SerialsUnreadable(ArtifactError):
-    """What this host remembers of serials cannot be used: nothing can be said of a number."""
+    """What this host remembers of serials cannot be read or written: nothing can be said of a number."""
 
     path: str
     why: str
+    remedy: str
 
     status = 500
 
     def __str__(self) -> str:
-        return (
-            f"{self.path} does not say which serial was seen last: {self.why}. Mend it; to remove it is to trust whatever signed"
-            " manifest Redis has now"
-        )
+        return f"{self.path}: {self.why}. {self.remedy}"

@@ -150,6 +150,20 @@ class Conflict(Misuse):
 
 
 @dataclass(eq=False)
+class RequestReused(Misuse):
+    """The id of an earlier request stands for that change only (R10): nothing was done for another one."""
+
+    request: str
+    used: str
+
+    status = 422
+    outcome = "reused"
+
+    def __str__(self) -> str:
+        return f"the request id {self.request!r} was used for an earlier {self.used}: nothing was done. Use another id for this change"
+
+
+@dataclass(eq=False)
 class ServerRuns(Misuse):
     where: str
     pid: int | None

@@ -21,14 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..canary import canary_of
 from ..container import check_container
 from ..disk import copy_file, explained, open_source, refuse_changed
 from ..errors import BadInput, GenlockError, UnknownModel
-from ..fleet import Fleet, canary_of
+from ..fleet import Fleet
 from ..flip import Flip
 from ..manifest import check_name
-from ..publish import ONLY
 from ..settings import Settings
+from ..staging import ONLY
 from .courier import Courier
 from .rehearsal import rehearsed
 from .selection import Save, Selection
@@ -269,9 +270,8 @@ class Publishing:
 
     def _publish(self, ready: Ready) -> Flip | None:
         """None: what is published already is as good."""
-        fleet = Fleet(settings=self._settings)  # one is for one thread
         message = ready.save.message(self._message, self._selection.monitor)
-        try:
+        with Fleet(settings=self._settings) as fleet:  # one is for one thread
             if not self._holds(fleet, ready.save):
                 return None
             with fleet.publishing(self.model, message=message, metrics=ready.save.metrics, **self._terms) as draft:
@@ -279,8 +279,6 @@ class Publishing:
                     (ready.folder / name).replace(draft.path(name))
                 if ready.golden is not None:
                     draft.golden(*ready.golden, **self._tolerances)
-        finally:
-            fleet.close()
         assert draft.flip is not None
         return draft.flip
 

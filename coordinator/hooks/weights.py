@@ -10,15 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from ..container import ZIP
 from ..errors import BadInput
+from ..statedict import weights_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-#: Keys under which training programs keep the weights beside their own state; those that a worker looks under, too.
-WRAPPERS = ("state_dict", "model_state_dict")
-#: What a zip archive, and so a file of `torch.save`, begins with.
-ZIP = b"PK\x03\x04"
 
 
 def is_module(value: object) -> TypeGuard[nn.Module]:
@@ -119,7 +116,10 @@ def _plain(name: str, value: Any) -> Tensor:
 
 
 def read_weights(paths: Iterable[Path]) -> dict[str, Any]:
-    """The tensors of files that this process's training has saved (safetensors, torch.save), on the CPU, as one state dict."""
+    """The tensors of files that this process's training has saved (safetensors, torch.save), on the CPU, as one state dict.
+
+    Raises BadInput for a file in which a worker would find no weights.
+    """
     state: dict[str, Any] = {}
     for path in paths:
         state |= _read(path)
@@ -135,5 +135,8 @@ def _read(path: Path) -> dict[str, Any]:
         return load_file(path)
     import torch
 
-    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), found)
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return weights_in(found)
+    except ValueError as error:
+        raise BadInput(str(path), str(error)) from error

@@ -193,6 +193,9 @@ end
 
 local function is_hash(key) return redis.call('TYPE', key).ok == 'hash' end
 
+-- The operation that has made a candidate: `back` is the generation that a rollback goes to.
+local function verb_of(back) return back and 'rollback' or 'propose' end
+
 -- What was in work when its epoch ended is aborted, and says so to whoever asks for it.
 local function abort_old(name, c)
   local facts = {outcome = 'aborted', version = c.version, why = 'a new epoch began', by = c.by, request = c.request}
@@ -201,7 +204,9 @@ local function abort_old(name, c)
     write('HSET', generations_key, name .. NUL .. c.gen .. NUL .. 'o', cjson.encode(facts))
   end
   if type(c.request) == 'string' then
-    local answer = {verdict = 'ok', state = 'aborted', generation = c.gen, version = c.version, target = c.rollback, why = facts.why}
+    local answer = {
+      verdict = 'ok', state = 'aborted', generation = c.gen, version = c.version, target = c.rollback, why = facts.why, verb = verb_of(c.rollback),
+    }
     write('HSET', generations_key, name .. NUL .. 'r' .. NUL .. c.request, cjson.encode(answer))
   end
   log('aborted', name, facts)

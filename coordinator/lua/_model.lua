@@ -295,11 +295,23 @@ local function earlier_answer(name, request)
   return {
     verdict = answer.verdict, state = text_of(answer.state), version = text_of(answer.version), why = text_of(answer.why),
     step = text_of(answer.step), worker = text_of(answer.worker), found = text_of(answer.found), holder = text_of(answer.holder),
-    pin = sane_pin(answer.pin), generation = found and whole(found), target = target and whole(target),
+    pin = sane_pin(answer.pin), generation = found and whole(found), target = target and whole(target), verb = text_of(answer.verb),
   }
 end
 
+-- nil, or the reply to a request that is known: what it was answered, or "reused": it is that of another change, `found`, and would hear
+-- that something was done which nobody has done. `version`: of a proposal. Answers that an older program wrote do not say of what they are.
+local function answered(name, request, verb, version)
+  local known = earlier_answer(name, request)
+  if not known then return nil end
+  local is_other = known.verb and (known.verb ~= verb or (version and known.version and known.version ~= version))
+  if is_other then return reply('reused', {found = known.verb, version = known.version}) end
+  return reply(known.verdict, known)
+end
+
+-- `answer.verb`: the operation that the request is of; without it a proposal's, or a rollback's, which has a target.
 local function put_answer(name, request, answer)
+  answer.verb = answer.verb or verb_of(answer.target)
   write('HSET', generations_key, request_field(name, request), cjson.encode(answer))
 end
 

@@ -5,7 +5,7 @@
 --           nowhere: it cannot be promoted so (`why`)
 -- Keeps     the agreement is tested again among who holds now; a share never falls: whom the candidate has answered, it goes on to answer
 
-local early = guard() or refused('active')
+local early = guard() or refused('promote', 'active')
 if early then return early end
 local gen, share = ARGV[14], number_of(ARGV[15]) or 0
 local c = record.cand

@@ -7,6 +7,7 @@
 -- Verdicts  ok: state = candidate | next | …, generation (if it has one); the same request again: what has become of it
 --           closed: try again later     lock: the token's lock is gone, `holder`     pinned: pin     poisoned: why
 --           name: no model can be called that     plan: that is no canary
+--           reused: the request is known as that of another change, `found`, or of another `version`
 -- Keeps     R9; a refusal is remembered too, so that a late copy does not succeed where the first one failed
 
 local early = guard()
@@ -16,15 +17,15 @@ local name, request, token, version, poison, manifest = ARGV[9], ARGV[10], ARGV[
 local agreement, length, by, now, force = ARGV[15], ARGV[16], ARGV[17], ARGV[18] == '1', ARGV[19] == '1'
 local canary = ARGV[20] ~= '' and (sane_canary(parse(ARGV[20])) or 'none') or nil
 
-local known = earlier_answer(name, request)
-if known then return reply(known.verdict, known) end
+local known = answered(name, request, 'propose', version)
+if known then return known end
 if not fleet.open then return reply('closed') end
 if not valid_name(name) then return reply('name') end
 if canary == 'none' then return reply('plan') end
 local record = model(name) or fresh_model(name)
 
 local function refuse(verdict, facts)
-  facts.verdict = verdict
+  facts.verdict, facts.version = verdict, version
   first_answer(name, request, facts)
   save()
   return reply(verdict, facts)

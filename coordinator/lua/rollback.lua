@@ -7,7 +7,7 @@
 --           nowhere: no such way back (`why`)     poisoned: why
 -- Keeps     needs no lock; stops the candidate and supersedes the next; a pinned model can be rolled back (R11)
 
-local early = guard() or refused('active')
+local early = guard() or refused('rollback', 'active')
 if early then return early end
 local to, pin, agreement, length = ARGV[14], ARGV[15] == '1', ARGV[16], ARGV[17]
 
@@ -37,7 +37,7 @@ if pin then
   record.pin = {by = by, why = reason, at = whole(now_ms()), gen = gen}
   log('pinned', name, {generation = gen, by = by, why = reason})
 end
-first_answer(name, request, {verdict = 'ok', state = 'candidate', target = target})
+first_answer(name, request, {verdict = 'ok', state = 'candidate', target = target, verb = verb})
 go_back(name, target, {request = request, by = by, why = why, agreement = agreement, length = length}, brought)
 save()
 return reply('ok', parse(redis.call('HGET', generations_key, request_field(name, request))))

@@ -1,9 +1,9 @@
 -- task: something that every worker does once, fleet-wide: clear (drop and load again) or refresh (load the active one afresh).
 --
 -- ARGV      9 start | answer
---           start:  10 request id   11 clear | refresh   12 model, or empty: all   13 time, ms   14 by
+--           start:  10 request id   11 clear | refresh   12 model, or empty: all   13 time, ms   14 by   15 why
 --           answer: 10 member id    11 task   12 done | failed   13 JSON: worker, why
--- Verdicts  ok: task, awaited     busy: 16 tasks are running     closed
+-- Verdicts  ok: task, awaited     busy: 16 tasks are running     closed     reused: the request is that of another task, `found`
 -- Keeps     the same request again is the same task; only who was a member (refresh: a holder) at the start is waited for
 
 local early = guard()
@@ -18,10 +18,13 @@ if action == 'answer' then
   return reply('ok')
 end
 
-local request, kind, name, length, by = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13]), ARGV[14]
+local request, kind, name, length, by, why = ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13]), ARGV[14], ARGV[15]
 local known, oldest = 0, nil -- the oldest that has ended, by its number
 for tid, task in pairs(fleet.tasks) do
-  if task.request == request then return reply('ok', {task = tid, awaited = task.asked}) end
+  if task.request == request then
+    if task.kind == kind and task.model == name then return reply('ok', {task = tid, awaited = task.asked}) end
+    return reply('reused', {found = task.kind .. ' of ' .. (task.model ~= '' and task.model or 'all models')})
+  end
   known = known + 1
   if task.ended and (not oldest or tonumber(tid) < tonumber(oldest)) then oldest = tid end
 end
@@ -48,7 +51,7 @@ local task = {kind = kind, model = name, request = request, by = by, asked = #id
 arm(task, length)
 fleet.tasks[tid] = task
 set('tasks', fleet.tasks)
-log('task-started', name, {task = tid, kind = kind, by = by, awaited = #ids})
+log('task-started', name, {task = tid, kind = kind, by = by, why = why, awaited = #ids})
 if #ids == 0 then end_task(tid) end
 save()
 return reply('ok', {task = tid, awaited = #ids})

@@ -43,11 +43,6 @@ class Attempts:
         self._pause_s = FIRST_PAUSE_S
         self._cause = ""
 
-    @property
-    def are_failing(self) -> bool:
-        """Whether the last one failed."""
-        return bool(self._cause)
-
     def failed(self, error: Exception, now: float) -> bool:
         """The last one failed; whether that has to be said: the same cause is said once."""
         self.due = now + self._pause_s

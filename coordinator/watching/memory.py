@@ -11,13 +11,13 @@ none.
 
 from __future__ import annotations
 
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from ..disk import write_whole
 from .settling import FileIdentity
 
 
@@ -61,15 +61,10 @@ class Memory:
 
     def write(self, model: str, record: Record) -> None:
         """Remembers it; where nothing can be written, it will be read again after a restart."""
-        path = self._path(model)
-        temp = path.with_name(f".{uuid.uuid4().hex}")
-        try:
+        with suppress(OSError, UnicodeEncodeError):  # a full disk; a path that is not UTF-8
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temp.write_bytes(msgspec.json.encode(record))
-            temp.replace(path)
-        except (OSError, UnicodeEncodeError):  # a full disk; a path that is not UTF-8
-            with suppress(OSError):
-                temp.unlink()
+            temp = self.folder / f"{model}.temp"  # always the same: what a killed process has left is written over
+            write_whole(self._path(model), msgspec.json.encode(record), durable=False, temp=temp)
 
     def _path(self, model: str) -> Path:
         return self.folder / f"{model}.json"

@@ -41,6 +41,9 @@ class Notice:
     def __init__(self, wake: Callable[[], None], concerns: Callable[[Path], bool]) -> None:
         self._wake, self._concerns = wake, concerns
         self._followed: frozenset[_Folder] = frozenset()
+        self._asked: dict[
+            Path, Path
+        ] = {}  # a folder that is there → what was asked for, which may have to appear in it
         self._kinds: dict[Path, Filesystem] = {}
         self._extra: frozenset[Path] = frozenset()
         self._tells = False
@@ -51,8 +54,10 @@ class Notice:
         """Listens to these folders from now on, or where they would appear, and to where links lead; the seconds after which the clock
         has to look."""
         self._extra = frozenset(targets)
-        standing = {_standing(folder) for folder in folders} | {target.parent for target in self._extra}
-        there = frozenset(filter(None, map(_folder, standing)))
+        self._asked = {target.parent: target.parent for target in self._extra}
+        for folder in sorted(folders):  # a folder before what may appear in it
+            self._asked.setdefault(_standing(folder), folder)
+        there = frozenset(filter(None, map(_folder, self._asked)))
         if there != self._followed or (self._ears is not None and (self._ears.failure or self._ears.is_deaf)):
             self._change(there)
         return SAFETY_S if self._tells else POLL_S
@@ -87,13 +92,12 @@ class Notice:
         if any(self._kinds.get(parent) == kind for parent in folder.parents):
             return kind
         self._kinds[folder] = kind
-        how = (
-            "the kernel tells of changes" if kind.tells else "which does not tell of every change: looked at every 1 s"
-        )
-        event = "listening" if kind.tells else "polling"
-        _log.info(
-            "%s is on %s, %s", folder, kind.name, how, extra={"event": event, "folder": str(folder), "kind": kind.name}
-        )
+        asked = self._asked[folder]
+        is_on = "is on" if asked == folder else "would be on"
+        how = f"which does not tell of every change: looked at every {POLL_S:g} s"
+        how = "where the kernel tells of changes" if kind.tells else how
+        facts = {"event": "listening" if kind.tells else "polling", "folder": str(asked), "kind": kind.name}
+        _log.info("%s %s %s, %s", asked, is_on, kind.name, how, extra=facts)
         return kind
 
     def _is_ours(self, path: Path) -> bool:

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +20,10 @@ import msgspec
 
 from ..container import check_noticed
 from ..disk import explained, hash_file, open_source
-from ..errors import ArtifactRefused, NotCommitted, Pinned, UnknownModel
+from ..errors import ArtifactRefused, NotCommitted, Pinned, RequestReused, UnknownModel
 from ..fleet import Fleet
 from ..manifest import Artifact, version_of
-from ..publish import CHANGED
+from ..staging import CHANGED
 from ..status import Generation, ModelStatus
 from .attempts import DECIDED
 from .memory import Known, Memory, Record
@@ -39,9 +39,10 @@ class Settled(NamedTuple):
 
 class Offered(msgspec.Struct, frozen=True, kw_only=True):
     """What has become of the files of a model. `outcome`: committed (see Flip); unchanged: the fleet has that content; changing, or
-    missing: they were left for the next look; or the word of the error that `why` says."""
+    missing: they were left for the next look; odd: nothing can be published as it is, `why` says why (`model` is None where no model is
+    known, of a folder that is not there); or the word of the error that `why` says."""
 
-    model: str
+    model: str | None
     outcome: str
     generation: int | None = None
     version: str | None = None
@@ -71,10 +72,20 @@ class _Nothing(Exception):
 class Offer:
     """The files of one model, to be published once."""
 
-    def __init__(self, model: str, files: Mapping[str, Settled], *, fleet: Fleet, memory: Memory, note: str) -> None:
-        """`note`: who noticed, for the message."""
+    def __init__(
+        self,
+        model: str,
+        files: Mapping[str, Settled],
+        *,
+        fleet: Fleet,
+        memory: Memory,
+        note: str,
+        left_s: Callable[[], float] | None = None,
+    ) -> None:
+        """`note`: who noticed, for the message; `left_s`: asked when a publish begins for how many seconds it may wait, and may raise
+        (default: the fleet's `prepare_timeout_s`)."""
         self.model, self._files, self._fleet, self._memory, self._note = model, files, fleet, memory, note
-        self._record = memory.read(model)
+        self._record, self._left_s = memory.read(model), left_s
 
     def make(self, request: str) -> Offered:
         """Publishes, unless there is nothing to do. `request`: an id; the same again after an OutcomeUnknown does nothing twice.
@@ -147,14 +158,19 @@ class Offer:
 
     def _publish(self, version: str, request: str) -> Offered:
         paths = ", ".join(str(file.path) for file in self._files.values())
+        # By an earlier try: the files were written through a mapping since. What an older program proposed only its version tells.
+        another = f"another content was published by request {request}"
+        message, timeout = f"{self._note}: {paths}", self._left_s() if self._left_s is not None else None
         try:
-            with self._fleet.publishing(self.model, message=f"{self._note}: {paths}", request=request) as draft:
+            with self._fleet.publishing(self.model, message=message, timeout=timeout, request=request) as draft:
                 if (found := self._compare(version)) is not None:  # another host was faster
                     raise _Nothing(found)
                 for name, file in self._files.items():
                     draft.copy(name, file.path, digest=self._record.files[name].digest)
         except _Nothing as nothing:
             return nothing.offered
+        except RequestReused as error:
+            raise ChangedMeanwhile(f"{paths}: {another}") from error
         except ArtifactRefused as error:
             if error.why != CHANGED and all(map(_is_same, self._files.values())):
                 raise
@@ -162,8 +178,8 @@ class Offer:
             raise ChangedMeanwhile(str(error)) from error
         assert draft.flip is not None
         flip = draft.flip
-        if flip.version != version:  # of an earlier try; the files were written through a mapping since
-            raise ChangedMeanwhile(f"{paths}: another content was published by request {request}")
+        if flip.version != version:
+            raise ChangedMeanwhile(f"{paths}: {another}")
         return Offered(model=self.model, outcome=flip.outcome, generation=flip.generation, version=version)
 
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import BadInput, InvalidName
-from ..manifest import NAME, check_name
-from ..publish import ONLY
+from ..manifest import check_name, is_name
+from ..staging import ONLY
 
 #: The endings of files that a folder without a pattern is searched for: those of torch.save, safetensors and torch.export.
 ENDINGS = ("pt", "pth", "safetensors", "pt2")
@@ -72,6 +72,11 @@ class Pattern:
         """What is the same for two patterns that mean the same paths."""
         steps = [step if isinstance(step, str) else step.pattern for step in self.steps]
         return repr((self.model, str(self.root), steps))
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it means one path alone, which it names."""
+        return len(self.steps) == 1 and isinstance(self.steps[0], str)
 
     def names_of(self, name: str, step: int, bound: Bound) -> Bound | None:
         """What is known when the entry `name` is taken for step number `step`; None: it does not match."""
@@ -131,9 +136,10 @@ def _patterns(arguments: list[str], below: list[str]) -> Iterator[Pattern]:
 
 
 def _named(text: str) -> tuple[str | None, str]:
-    """`MODEL=PATH` apart; a path with {model} in it, or a folder before its `=`, has no name before it."""
+    """`MODEL=PATH` apart; a path with {model} in it, or a folder before its `=`, has no name before it. `..` is one that cannot be."""
     name, equals, path = text.partition("=")
-    return (name, path) if equals and NAME.match(name) and "{model" not in path else (None, text)
+    is_said = equals and (is_name(name) or name in (".", ".."))
+    return (name, path) if is_said and "{model" not in path else (None, text)
 
 
 def _step(text: str, part: str, names: set[str], listed: set[str], *, is_named: bool) -> str | re.Pattern[str]:

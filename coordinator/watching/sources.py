@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ..errors import BadInput
-from ..manifest import NAME, check_name
-from ..publish import ONLY
+from ..manifest import check_name, is_name
+from ..staging import ONLY
 from .pattern import ENDINGS, Bound, Pattern
 from .settling import FileIdentity
 
@@ -27,12 +27,15 @@ class File(NamedTuple):
 @dataclass
 class Found:
     """What one look has found. `files`: model → artifact → file; `folders`: where something could appear; `open_sets`: models whose
-    pattern does not say which artifacts they have; `oddities`: what people should know: subject → sentence."""
+    pattern does not say which artifacts they have; `oddities`: what people should know: subject → sentence; `absent`: what was asked for
+    by its name and is not there: subject → path; `empty`: model → a file without anything in it. A subject is a model, or a path."""
 
     files: dict[str, dict[str, File]] = field(default_factory=dict)
     folders: set[Path] = field(default_factory=set)
     open_sets: set[str] = field(default_factory=set)
     oddities: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, Path] = field(default_factory=dict)
+    empty: dict[str, Path] = field(default_factory=dict)
 
     def and_also(self, other: Found) -> Found:
         """Both together; what this one has found of a model counts."""
@@ -41,6 +44,8 @@ class Found:
             other.folders | self.folders,
             other.open_sets | self.open_sets,
             other.oddities | self.oddities,
+            other.absent | self.absent,
+            other.empty | self.empty,
         )
 
 
@@ -72,7 +77,7 @@ class Named:
     def look(self) -> Found:
         found = Found(folders={path.parent for path in self._paths})
         for model, parts in self.files.items():
-            found.files[model] = {name: File(path, _identity_of(path, found)) for name, path in parts.items()}
+            found.files[model] = {name: File(path, _identity_of(model, path, found)) for name, path in parts.items()}
         return found
 
     def concerns(self, path: Path) -> bool:
@@ -92,7 +97,9 @@ class Patterned:
         for pattern in self.patterns:
             for path, bound in _walk(pattern, found):
                 model, artifact = pattern.target_of(bound)
-                if model in self._but or (identity := _identity_of(path, found)) is None:
+                if model in self._but:
+                    continue
+                if (identity := _identity_of(model, path, found, pattern)) is None:
                     continue
                 meant.setdefault(model, {}).setdefault(artifact, {})[path] = identity
                 listed.setdefault(model, set()).update(pattern.listed)
@@ -112,7 +119,7 @@ def _put(model: str, parts: Mapping[str, Mapping[Path, FileIdentity]], listed: I
     if twice is not None:
         both = " and ".join(map(str, twice))
         found.oddities[model] = (
-            f"model {model} would be {both}: neither is published; remove one, or say which with a pattern"
+            f"{both} would both be model {model}: neither is published; remove one, or say which with a pattern"
         )
         return
     there = {name: File(*next(iter(paths.items()))) for name, paths in parts.items()}
@@ -130,19 +137,25 @@ def _walk(pattern: Pattern, found: Found) -> list[tuple[Path, Bound]]:
         places = [
             (folder / name, more)
             for folder, bound in places
-            for name in _names_in(folder, step, found, is_last=number == len(pattern.steps) - 1)
+            for name in _names_in(folder, step, found, is_root=number == 0, is_last=number == len(pattern.steps) - 1)
             if (more := pattern.names_of(name, number, bound)) is not None
         ]
     return places
 
 
-def _names_in(folder: Path, step: str | re.Pattern[str], found: Found, *, is_last: bool) -> list[str]:
+def _names_in(folder: Path, step: str | re.Pattern[str], found: Found, *, is_root: bool, is_last: bool) -> list[str]:
     """The names in a folder that a step may mean; none where it cannot be listed."""
     if isinstance(step, str):
         return [step]
     try:
         names = sorted(path.name for path in folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
+        if is_root:
+            found.absent[str(folder)] = folder
+        return []
+    except NotADirectoryError:
+        if is_root:
+            found.oddities[str(folder)] = f"{folder} is no folder"
         return []
     except OSError as error:
         found.oddities[str(folder)] = f"{folder} cannot be listed: {error.strerror}"
@@ -155,7 +168,7 @@ def _names_in(folder: Path, step: str | re.Pattern[str], found: Found, *, is_las
 def _is_odd(name: str) -> bool:
     """Whether it looks like a checkpoint, and no model can be called that."""
     stem, _, ending = name.rpartition(".")
-    return ending in ENDINGS and bool(stem) and not NAME.match(stem) and not stem.startswith(".")
+    return ending in ENDINGS and bool(stem) and not is_name(stem) and not stem.startswith(".")
 
 
 def _odd(path: Path) -> str:
@@ -164,13 +177,23 @@ def _odd(path: Path) -> str:
     )
 
 
-def _identity_of(path: Path, found: Found) -> FileIdentity | None:
-    """The identity of the file that `path` leads to; None: there is none, it is empty, or no regular file."""
+def _identity_of(model: str, path: Path, found: Found, pattern: Pattern | None = None) -> FileIdentity | None:
+    """The identity of the file that `path` leads to; None: there is none, it is empty, or no regular file. `pattern`: that means it, where
+    it was not named by itself."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
+        if pattern is not None and pattern.is_path:
+            found.absent[model] = path
         return None
     except OSError as error:  # a link in a circle, a folder that may not be entered, a server that is gone
         found.oddities[str(path)] = f"{path} cannot be looked at: {error.strerror}"
         return None
-    return FileIdentity.of(status) if stat.S_ISREG(status.st_mode) and status.st_size else None
+    if stat.S_ISREG(status.st_mode):
+        if status.st_size:
+            return FileIdentity.of(status)
+        found.empty[model] = path
+    elif pattern is None or isinstance(pattern.steps[-1], str) or path.suffix[1:] in ENDINGS:  # else a folder beside it
+        kind = "a folder: name the file in it" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        found.oddities[model] = f"{path}, which would be model {model}, is {kind}"
+    return None

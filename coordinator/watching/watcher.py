@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -19,6 +20,7 @@ from ..clock import clock
 from ..errors import ArtifactMissing, GenlockError, OutcomeUnknown
 from ..filesystem import kind_of
 from ..fleet import Fleet
+from ..manifest import is_name
 from ..priority import low_priority
 from ..settings import Settings
 from .attempts import Attempts, is_final
@@ -56,6 +58,7 @@ class _Track:
     thread: threading.Thread | None = None
     missing: tuple[str, ...] = ()  # what was said to be waited for
     outcome: Offered | Exception | None = None  # of the last publish
+    has_ended: bool = False  # one has come to its end, which was said
     files: dict[str, File] = field(default_factory=dict)
 
 
@@ -72,7 +75,9 @@ class Watcher:
         self._tracks: dict[str, _Track] = {}
         self._results: SimpleQueue[_Result] = SimpleQueue()
         self._said: dict[str, str] = {}  # oddities
-        self._looked_at = float("-inf")
+        self._waited_for: set[str] = set()  # what was said not to be there yet
+        self._found = Found()  # by the last look
+        self._tells = True  # whether outcomes are said here; those of one look are told by whoever asked for it
         self._next = float("-inf")  # when to look again
 
     # --- for other threads -------------------------------------------------------------------------------------------
@@ -102,19 +107,24 @@ class Watcher:
             self._end()
 
     def once(self) -> list[Offered | tuple[str, Exception]]:
-        """One look: what has become of each model that has files. Files that change while it looks are left for the next time."""
+        """One look: what has become of each model that has files, and what can become of nothing (outcome odd). Files that change while it
+        looks are left for the next time."""
         until = clock() + ONCE_S
+        self._tells = False
         try:
             while not self._stopped.is_set():
                 self._turn()
                 waiting = [track for track in self._tracks.values() if track.outcome is None and not track.missing]
                 working = [track for track in self._tracks.values() if track.thread is not None]
-                if not working and (not waiting or clock() > until):
+                if not working and (not waiting or clock() >= until):
                     break
-                self._pause(min(self._next, until) if waiting else self._next)
+                self._pause(self._next if working else min(self._next, until))  # the end of work wakes
         finally:
             self._end()
-        return [self._outcome_of(model, track) for model, track in sorted(self._tracks.items())]
+        outcomes = [self._outcome_of(model, track) for model, track in self._tracks.items()]
+        return sorted(
+            [*self._odd(), *outcomes], key=lambda one: (one[0] if isinstance(one, tuple) else one.model) or ""
+        )
 
     def _turn(self) -> None:
         """Takes what publishes came to, and looks if it is time."""
@@ -141,8 +151,8 @@ class Watcher:
     # --- looking -----------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        found = self._sources.look()
-        self._say(found.oddities)
+        self._found = found = self._sources.look()
+        self._say(found)
         for model in found.files.keys() - self._tracks.keys():
             self._tracks[model] = self._new_track(model, found)
         now = clock()
@@ -152,7 +162,7 @@ class Watcher:
             self._next = max(self._next, now + POLL_S)  # the clock alone: no file is asked for more often
 
     def _poll_s(self, found: Found) -> float:
-        if self._notice is None:
+        if self._notice is None or not self._tells:  # one look waits for files to settle, not for others
             return POLL_S
         paths = [file.path for parts in found.files.values() for file in parts.values() if file.path is not None]
         return self._notice.follow(found.folders, [path.resolve() for path in paths if path.is_symlink()])
@@ -199,8 +209,14 @@ class Watcher:
         if track.unknown is None or track.unknown[1] != files:
             track.unknown = uuid.uuid4().hex, files
         work = partial(self._publish, model, files, track.unknown[0])
-        track.thread = threading.Thread(target=work, name=f"genlock-publish-{model}", daemon=True)
-        track.thread.start()
+        thread = threading.Thread(target=work, name=f"genlock-publish-{model}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # as many threads as the user may have
+            track.outcome = error
+            self._failed(model, track, error, now)
+            return Wait(track.attempts.due)
+        track.thread = thread  # not before it runs: what has not begun has no end that could be waited for
         return Idle()
 
     # --- publishing, on a thread of its own --------------------------------------------------------------------------
@@ -208,12 +224,9 @@ class Watcher:
     def _publish(self, model: str, files: dict[str, Settled], request: str) -> None:
         low_priority()
         try:
-            fleet = Fleet(settings=self._settings)
-            try:
+            with Fleet(settings=self._settings) as fleet:
                 offer = Offer(model, files, fleet=fleet, memory=self._memory, note=self._note)
                 result: Offered | Exception = offer.make(request)
-            finally:
-                fleet.close()
         except Exception as error:  # whatever it is, it is this model's alone
             result = error
         self._results.put((model, files, result))
@@ -233,33 +246,33 @@ class Watcher:
         if is_gone or isinstance(result, ChangedMeanwhile):  # another missing file is the store's
             track.settling.is_written(now)
             return
-        track.outcome = result
+        is_first, track.outcome = track.outcome is None, result
         if isinstance(result, Offered):
-            self._ended(model, track, seen)
-            self._say_offered(model, result)
+            self._say_offered(model, result, is_news=not track.has_ended)
+            self._ended(track, seen)
         elif is_final(result):
-            self._ended(model, track, seen)
-            self._warn(model, result, "refused", "not published before it changes again")
+            self._ended(track, seen)
+            self._warn(model, result, "refused", "Not published before it changes again")
+        elif isinstance(result, InWork):
+            track.attempts.failed(result, now)
+            level = logging.INFO if is_first and self._tells else logging.DEBUG
+            _log.log(level, "model %s: %s", model, result, extra=self._facts("retrying", model))
         else:
             self._failed(model, track, result, now)
 
-    def _ended(self, model: str, track: _Track, seen: dict[str, FileIdentity]) -> None:
+    def _ended(self, track: _Track, seen: dict[str, FileIdentity]) -> None:
         track.settling.taken(seen)
         track.attempts.ended()
         track.artifacts = frozenset(seen)
+        track.has_ended = True
 
     def _failed(self, model: str, track: _Track, error: Exception, now: float) -> None:
-        is_news = track.attempts.failed(error, now)
-        if isinstance(error, InWork):
-            is_news = False
-        elif is_news and not isinstance(error, GenlockError):
-            _log.error("model %s: a fault of ours", model, exc_info=error, extra=self._facts("fault", model))
-        if is_news:
-            self._warn(
-                model, error, "retrying", "tried again with growing pauses, until it succeeds or the file changes"
-            )
-        else:
+        if not track.attempts.failed(error, now):
             _log.debug("model %s: %s", model, error, extra=self._facts("retrying", model))
+            return
+        if not isinstance(error, GenlockError):
+            _log.error("model %s: a fault of ours", model, exc_info=error, extra=self._facts("fault", model))
+        self._warn(model, error, "retrying", "Tried again with growing pauses, until it succeeds or the file changes")
 
     def _outcome_of(self, model: str, track: _Track) -> Offered | tuple[str, Exception]:
         if isinstance(track.outcome, InWork):
@@ -270,15 +283,32 @@ class Watcher:
             return track.outcome
         if track.missing:
             return Offered(model=model, outcome="missing", why=f"waiting for {', '.join(track.missing)}")
-        return Offered(model=model, outcome="changing", why="it changes, or somebody has it open for writing")
+        return _changing(model)
+
+    def _odd(self) -> Iterator[Offered]:
+        """What the last look has found that is no checkpoint; an empty file that somebody has just made may become one."""
+        found, known = self._found, self._tracks.keys()
+        for subject, sentence in found.oddities.items():
+            yield _odd(subject, sentence)
+        for subject, path in found.absent.items():
+            if subject not in known:
+                yield _odd(subject, f"{path} is not there")
+        for model, path in found.empty.items():
+            if model not in known:
+                is_open = is_open_for_writing(path, is_local=kind_of(path).is_local)
+                yield _changing(model) if is_open else _odd(model, f"{path} is empty")
 
     # --- saying it ---------------------------------------------------------------------------------------------------
 
-    def _say(self, oddities: dict[str, str]) -> None:
-        for subject, sentence in oddities.items():
-            if self._said.get(subject) != sentence:
+    def _say(self, found: Found) -> None:
+        for subject, sentence in found.oddities.items():
+            if self._tells and self._said.get(subject) != sentence:
                 _log.warning("%s", sentence, extra=self._facts("odd", None, why=sentence))
-        self._said = oddities
+        self._said = found.oddities
+        for subject, path in found.absent.items():  # once: a job may remove what it writes anew
+            if self._tells and subject not in self._waited_for | self._tracks.keys():
+                _log.info("%s is not there yet: waited for", path, extra=self._facts("waiting", None, files=str(path)))
+        self._waited_for |= found.absent.keys()
 
     def _say_missing(self, model: str, track: _Track, verdict: Idle | Wait | Take) -> None:
         missing = verdict.missing if isinstance(verdict, Idle) else ()
@@ -288,12 +318,13 @@ class Watcher:
             _log.info("model %s: waiting for %s", model, names, extra=self._facts("waiting", model, artifacts=names))
         track.missing = missing
 
-    def _say_offered(self, model: str, offered: Offered) -> None:
+    def _say_offered(self, model: str, offered: Offered, *, is_news: bool) -> None:
         facts = {"generation": offered.generation, "version": offered.version}
+        if not self._tells:
+            return
         if offered.outcome == "unchanged":
-            _log.debug(
-                "model %s: nothing to publish: %s", model, offered.why, extra=self._facts("unchanged", model, **facts)
-            )
+            level, extra = logging.INFO if is_news else logging.DEBUG, self._facts("unchanged", model, **facts)
+            _log.log(level, "model %s: nothing to publish, %s", model, offered.why, extra=extra)
             return
         sentence = "model %s: generation %s (%s) is %s"
         version = (offered.version or "")[:12]
@@ -302,9 +333,20 @@ class Watcher:
 
     def _warn(self, model: str, error: Exception, event: str, then: str) -> None:
         outcome = error.outcome if isinstance(error, GenlockError) else "failed"
-        facts = self._facts(event, model, outcome=outcome, why=str(error))
-        _log.warning("model %s: %s: %s", model, error, then, extra=facts)
+        why = str(error) or type(error).__name__
+        facts = self._facts(event, model, outcome=outcome, why=why)
+        whose = "" if f"model {model!r}" in why else f"model {model}: "
+        if self._tells:
+            _log.warning("%s%s. %s", whose, why.rstrip("."), then, extra=facts)
 
     def _facts(self, event: str, model: str | None, **more: Any) -> dict[str, Any]:
         """For `extra` of a log line: see coordinator.logs."""
         return {"event": event, "fleet": self._settings.fleet, "model": model, **more}
+
+
+def _changing(model: str) -> Offered:
+    return Offered(model=model, outcome="changing", why="it changes, or somebody has it open for writing")
+
+
+def _odd(subject: str, why: str) -> Offered:
+    return Offered(model=subject if is_name(subject) else None, outcome="odd", why=why)

@@ -57,11 +57,11 @@ def test_the_sentence_says_what_is_so(onlookers: Visitors, synthetic: str) -> No
 
 def test_a_flip_that_a_worker_does_not_follow_is_told_a_lease_later(onlookers: Visitors, synthetic: str) -> None:
     """A report is a third of a lease behind the commit at the most. Who is at the generation before after a lease disagrees, and the
-    timeline says that versions are mixed."""
+    timeline says that versions are mixed. The page's clock is the admin's: it is set on."""
     page = onlookers.open(scripts=(synthetic, "synthetic.begin({ hosts: 1, perHost: 3, models: 1 })"))
     page.evaluate("""{
         const [model] = synthetic.models;
-        Object.assign(model, { generation: 8, committed_at: Date.now() / 1000 - 3.5 });
+        Object.assign(model, { generation: 8, committed_at: Date.now() / 1000 });
         for (const what of ["candidate", "fencing", "committed"]) synthetic.log(what, "digits", { generation: "8" });
         synthetic.workers.slice(1).forEach((one) => { one.generations.digits = 8 });
         synthetic.push("models", { changed: [model], gone: [] });
@@ -69,6 +69,7 @@ def test_a_flip_that_a_worker_does_not_follow_is_told_a_lease_later(onlookers: V
     }""")
     heading = page.get_by_role("heading", level=1)
     expect(heading).to_have_text("1 of 3 workers has yet to say that it has changed; the others agree.")
+    page.evaluate("synthetic.push('fleet', synthetic.facts({ as_of: Date.now() / 1000 + 6 }))")
     expect(heading).to_have_text("1 of 3 workers does not answer from the active generations; the others agree.")
     expect(page.locator("#attention")).to_contain_text("reports generation 7 of digits; 8 is active for")
     expect(page.locator("#flip-rows li").first).to_contain_text("mixed versions: 1 worker reports another generation")

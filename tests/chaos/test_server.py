@@ -71,12 +71,17 @@ def test_a_restart_keeps_what_the_persistence_keeps(
 
 
 @each_program
-def test_a_machine_that_fails_loses_the_last_second_of_everysec(tmp_path: Path, program: Program) -> None:
-    """A kill alone does not: the system has what was written. What was not yet synced is cut off."""
+def test_a_machine_that_fails_loses_the_last_second_of_everysec(
+    tmp_path: Path, program: Program, wait_for: Callable[..., Any]
+) -> None:
+    """A kill alone does not: the system has what was written (which waits while the server syncs what was before). What was not yet
+    synced is cut off."""
     with Server(tmp_path, program=program, persistence="everysec") as server, server.client() as client:
+        empty = server.written_bytes
         client.set("a", "old")
-        synced = server.written_bytes
+        synced = wait_for(lambda: server.written_bytes > empty and server.written_bytes)
         client.set("a", "new")
+        wait_for(lambda: server.written_bytes > synced)
         server.restart()
         assert client.get("a") == b"new"
         with pytest.raises(ServerFailed, match="end it before"):

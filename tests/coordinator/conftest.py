@@ -21,29 +21,11 @@ import fakeredis
 import inprocess
 import pytest
 import redis
-from genlock.coordinator.calls import (
-    FENCED,
-    KEYS,
-    READY,
-    Answer,
-    Attach,
-    Call,
-    Epoch,
-    Hold,
-    Join,
-    Lock,
-    Propose,
-    Read,
-    Reply,
-    Say,
-    Settle,
-    State,
-    hint_of,
-    keys_of,
-)
+from genlock.coordinator.calls import KEYS, Attach, Call, Hold, Join, Lock, Propose, Read, Say, Settle, hint_of, keys_of
 from genlock.coordinator.endpoint import Endpoint
 from genlock.coordinator.identity import Identity
 from genlock.coordinator.registry import Registry
+from genlock.coordinator.reply import FENCED, READY, Answer, Epoch, Reply, State
 from genlock.coordinator.settings import Settings
 
 #: A developer's machine may have no redis-server, which the header of the run says; in CI a missing one is a failure.

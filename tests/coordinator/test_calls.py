@@ -8,15 +8,10 @@ from typing import Any
 import pytest
 from genlock.coordinator import calls, clock, observer, records
 from genlock.coordinator.calls import (
-    NO_EPOCH,
     Abort,
-    Active,
-    Answer,
     Ask,
     Attach,
     Call,
-    Candidate,
-    Epoch,
     Evict,
     Heal,
     Heartbeat,
@@ -31,20 +26,27 @@ from genlock.coordinator.calls import (
     Propose,
     Read,
     Reopen,
-    Reply,
-    ReplyInvalid,
     Report,
     Rollback,
     Say,
     Settle,
     StartTask,
-    State,
-    Task,
     TaskDone,
     Unpin,
-    decode,
     hint_of,
     keys_of,
+)
+from genlock.coordinator.reply import (
+    NO_EPOCH,
+    Active,
+    Answer,
+    Candidate,
+    Epoch,
+    Reply,
+    ReplyInvalid,
+    State,
+    Task,
+    decode,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,7 +117,8 @@ SAID: list[tuple[Call, list[Any]]] = [
         Rollback("m", "q", 7, "me", to=3, pin=False, agreement=1 / 3, prepare_ms=9),
         ["m", "q", "7", "me", "", "3", "0", "0.3333333333333333", "9", "0", b""],
     ),
-    (StartTask("q", "clear", "m", 9, "me"), ["start", "q", "clear", "m", "9", "me"]),
+    (StartTask("q", "clear", "m", 9, "me"), ["start", "q", "clear", "m", "9", "me", ""]),
+    (StartTask("q", "refresh", "m", 9, "me", "why"), ["start", "q", "refresh", "m", "9", "me", "why"]),
     (TaskDone("1", "7", False, {"why": "x"}), ["answer", "1", "7", "failed", '{"why": "x"}']),
 ]
 

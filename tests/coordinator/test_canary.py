@@ -123,6 +123,8 @@ def test_a_policy_is_written_as_its_parts() -> None:
         ("requests=19", "policy: requests is 19: it is 20 or more"),
         ("seconds=-1", "policy: seconds is -1.0: it is 0 or more"),
         ("errors=none", "policy: no limit is set: errors, latency or score"),
+        ("errors=none,latency=inf", "policy: a number is not finite: say a limit that can be reached, or none"),
+        ("seconds=inf", "policy: a number is not finite"),  # JSON has none, so no worker would have read this policy
     ],
 )
 def test_a_policy_that_is_none_says_what_is_wrong(text: str, sentence: str) -> None:

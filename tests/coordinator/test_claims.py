@@ -11,8 +11,8 @@ from bucket import Bucket, Stage, every_order
 from genlock.coordinator import remote as remote_module
 from genlock.coordinator.claims import CLAIM_S, LOOK_S, MARK_S, RENEW_S, TAKING_S, Claims, claimed, marked
 from genlock.coordinator.errors import ArtifactRefused, StoreUnreachable
-from genlock.coordinator.publish import Draft
 from genlock.coordinator.remote import RemoteStore
+from genlock.coordinator.staging import Draft
 from genlock.coordinator.store import StoredObject
 
 #: Seconds that an object is old when nothing has used it for long.
@@ -234,6 +234,68 @@ def test_many_objects_take_many_turns(
     assert all(isinstance(one, StoredObject) for one in removed) and not bucket.list("marks")
 
 
+def test_a_collect_ends_before_a_claim_does(
+    store: RemoteStore, bucket: Bucket, clock: Time, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is needed was asked at its beginning. With 250 objects and 20 seconds for each removal it took more than an hour::
+
+    gc                                  publisher
+    asks what is needed
+    lists: the object is old
+                                        claims it; it is there: nothing to send
+                                        proposes, and is done
+    an hour later: no claim counts
+    removes it
+    """
+    digests = [f"{number:02x}" + "a" * 62 for number in range(250)]
+    for digest in digests:
+        bucket.files[f"objects/{digest[:2]}/{digest[2:]}"] = (b"x", bucket.now - OLD_S)
+
+    def passes(seconds: float) -> None:
+        clock.now += seconds
+        bucket.now += seconds
+
+    claims, remove, claimed_at = Claims(bucket, wait=passes, now=clock), bucket.remove, list[float]()
+
+    def slowly(key: str) -> None:
+        remove(key)
+        if key.startswith("objects/"):
+            passes(20)
+            if not claimed_at:
+                claimed_at.append(clock.now)
+                claims.take(
+                    digests[0]
+                )  # the last one that is come to; waits for this turn's mark until that counts no more
+                claims.release()
+
+    bucket.remove = slowly  # type: ignore[method-assign]
+    began = clock.now
+    removed = store.collect((), older_than_s=CLAIM_S, ours=clock)
+    assert 80 < len(removed) < 100 and clock.now - began < CLAIM_S / 2 + 2 * TAKING_S
+    assert f"has not come to {250 - len(removed)} files, the next gc goes on" in caplog.text
+    caplog.clear()
+    removed += store.collect({digests[0]}, older_than_s=CLAIM_S, ours=clock)
+    removed += store.collect({digests[0]}, older_than_s=CLAIM_S, ours=clock)
+    assert [one.digest for one in store.objects()] == [digests[0]] and len(removed) == 249
+
+
+def test_a_dry_run_tells_what_a_collect_does(store: RemoteStore, bucket: Bucket, model: Path) -> None:
+    """It went by the clock of its host and asked for no claim: what a trainer was about to use was said to go."""
+    claimed_one = store.stage(model, name="m").digest
+    old, kept = "aa" + "0" * 62, "bb" + "0" * 62
+    for digest in (old, kept):
+        bucket.files[f"objects/{digest[:2]}/{digest[2:]}"] = (b"x", bucket.now - OLD_S)
+    bucket.files[f"objects/{claimed_one[:2]}/{claimed_one[2:]}"] = (b"weights", bucket.now - OLD_S)
+    bucket.files["damaged/x.1"] = (b"xx", bucket.now - OLD_S)
+    bucket.files["marks/dead"] = (b"{}", bucket.now - OLD_S)
+    before = dict(bucket.files)
+    told = store.collect({kept}, older_than_s=CLAIM_S, dry_run=True)
+    assert bucket.files == before
+    assert store.collect({kept}, older_than_s=CLAIM_S) == told
+    assert sorted(one.digest for one in told) == ["", old]
+    assert sorted(one.digest for one in store.objects()) == sorted([kept, claimed_one])
+
+
 def test_what_is_kept_or_young_or_claimed_stays_and_the_rest_goes(
     store: RemoteStore, bucket: Bucket, model: Path, tmp_path: Path
 ) -> None:
@@ -292,7 +354,7 @@ def test_a_publish_of_many_hours_keeps_its_first_file(
         passes(1500.0)
         upload(*what, **how)
 
-    def hash_slowly(source: int, size: int, progress: Callable[[int, int], None]) -> str:
+    def hash_slowly(source: int, size: int, progress: Callable[[int, int], None], **_: object) -> str:
         for done in range(24 if size == len(b"the fifth") else 0):
             passes(300.0)
             progress(done, size)

@@ -10,15 +10,15 @@ def test_the_clock_goes_forward_in_seconds() -> None:
     before, reference = clock(), time.monotonic()
     while time.monotonic() - reference < 0.005:
         pass
-    assert 0.004 < clock() - before < 5
+    assert 0.004 < clock() - before < 60
 
 
 def test_it_goes_on_while_the_machine_sleeps() -> None:
     """A lease that ran out during a suspend has run out; monotonic clocks of Linux stand still then."""
     if hasattr(time, "CLOCK_BOOTTIME"):
-        assert abs(clock() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
+        assert time.clock_gettime(time.CLOCK_BOOTTIME) <= clock() <= time.clock_gettime(time.CLOCK_BOOTTIME)
     else:
-        assert abs(clock() - time.monotonic()) < 1
+        assert time.monotonic() <= clock() <= time.monotonic()
 
 
 def test_the_numbers_of_the_protocol() -> None:

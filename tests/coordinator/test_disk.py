@@ -21,6 +21,7 @@ from genlock.coordinator.disk import (
     make_private,
     open_source,
     refuse_changed,
+    write_whole,
 )
 from genlock.coordinator.errors import ArtifactError, ArtifactMissing, ArtifactRefused, StoreFull
 from genlock.coordinator.priority import NICENESS
@@ -107,6 +108,36 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path, size: int) ->
         found = hash_file(source.fileno(), size, lambda done, total: seen.append((done, total)))
     assert found == blake3(content(size)).hexdigest()
     assert seen[-1] == (size, size)
+
+
+@pytest.mark.parametrize(("call", "said_of"), [("readv", "/source"), ("write", "/store")])
+def test_an_error_of_a_copy_is_said_of_the_side_that_it_was_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, said_of: str
+) -> None:
+    """A bad sector below the trainer's file was said of the store; where nothing is named it stays what it is."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "from").write_bytes(content(1000))
+    monkeypatch.setattr(os, call, refuse)
+    with (tmp_path / "from").open("rb") as source, (tmp_path / "to").open("wb") as target:
+        with pytest.raises(ArtifactRefused, match=f"^{said_of} is refused"):
+            copy_file(source.fileno(), target.fileno(), 1000, path="/source", to="/store")
+        source.seek(0)
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            copy_file(source.fileno(), target.fileno(), 1000)
+    assert not isinstance(caught.value, ArtifactError)
+
+
+def test_what_is_told_of_progress_may_fail_as_it_likes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content(1000))
+
+    def gone(*_: int) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with (tmp_path / "file").open("rb") as source, pytest.raises(BrokenPipeError):
+        hash_file(source.fileno(), 1000, gone, path=tmp_path / "file")
 
 
 def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,3 +257,61 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     with pytest.raises(ArtifactRefused, match="stands in its way"), explained(tmp_path):
         make_folder(tmp_path / "a" / "b")
+
+
+# --- small files of our own --------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_flushed_before_it_has_its_name_and_its_name_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine stopped after the rename: the file was there, and empty."""
+    events: list[str] = []
+    flush, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("flush"), flush(descriptor))[1])
+    monkeypatch.setattr(Path, "replace", lambda path, to: (events.append("rename"), replace(path, to))[1])
+    for durable in (True, False):
+        write_whole(tmp_path / "file", b"new", durable=durable)
+    assert events == ["flush", "rename", "flush", "rename"]
+    assert (tmp_path / "file").read_bytes() == b"new" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "link"])
+def test_a_disk_that_is_full_leaves_what_was_there_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Each try to write what a worker starts from left a file of its own behind, on the disk that was full."""
+    (tmp_path / "file").write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path if call == "replace" else os, call, full)
+        with pytest.raises(OSError, match="No space"):
+            write_whole(tmp_path / "file", b"new", durable=True, replace=call != "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_who_comes_second_leaves_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "temp").mkdir()
+    for data in (b"first", b"second"):
+        write_whole(
+            tmp_path / "file", data, durable=True, temp=tmp_path / "temp" / data.decode(), replace=False, mode=0o600
+        )
+    assert (tmp_path / "file").read_bytes() == b"first" and not list((tmp_path / "temp").iterdir())
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_temporary_name_of_ones_own_is_used_again_and_no_link_is_followed(tmp_path: Path) -> None:
+    """A process that is killed once a second would leave a file each time."""
+    temp = tmp_path / "temp"
+    temp.write_bytes(b"longer than the new one, of a process that was killed")
+    write_whole(tmp_path / "file", b"new", durable=False, temp=temp)
+    assert (tmp_path / "file").read_bytes() == b"new" and not temp.exists()
+    (tmp_path / "elsewhere").write_bytes(b"theirs")
+    temp.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError):
+        write_whole(tmp_path / "file", b"newer", durable=False, temp=temp)
+    assert (tmp_path / "elsewhere").read_bytes() == b"theirs"

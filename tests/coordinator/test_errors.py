@@ -123,7 +123,8 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_a_rollback_is_not_told_to_use_force() -> None:
     """`genlock rollback` has no --force: the remedy must be one that works there."""
-    assert "unless with force" in str(Poisoned("digits", "v", "NaN"))
+    said = str(Poisoned("digits", "v", "NaN"))
+    assert said.endswith("it is not tried again unless with force: `genlock publish digits FILE --force`")
     said = str(Poisoned("digits", "v", "NaN", 6))
     assert "unless with force" not in said and "generation 6" in said and "name another generation" in said
 

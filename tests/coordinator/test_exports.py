@@ -56,6 +56,7 @@ SURFACE = {
     "Progress",
     "RedisRefused",
     "RedisUnreachable",
+    "RequestReused",
     "SchemaTooNew",
     "ServerRuns",
     "Settings",

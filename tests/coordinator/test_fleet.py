@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from genlock.coordinator.calls import Abort, Call, Pin, Reply
+from genlock.coordinator.calls import Abort, Call, Pin
 from genlock.coordinator.errors import (
     Conflict,
     FleetMismatch,
@@ -22,6 +22,7 @@ from genlock.coordinator.errors import (
     NoGeneration,
     OutcomeUnknown,
     RedisUnreachable,
+    RequestReused,
     SettingsInvalid,
     UnknownModel,
 )
@@ -29,6 +30,7 @@ from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.identity import identity, mark_had_member
 from genlock.coordinator.records import Event
 from genlock.coordinator.registry import Registry
+from genlock.coordinator.reply import Reply
 from genlock.coordinator.settings import Settings
 from genlock.coordinator.store import Store
 
@@ -54,6 +56,17 @@ def test_making_one_touches_nothing(tmp_path: Path) -> None:
     """A web process makes its Fleet before it forks: no folder, no connection, no server of it may come from the parent (R12)."""
     Fleet("redis://nowhere.invalid:1", store=tmp_path / "store", state_dir=tmp_path / "state").close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_block_gives_the_connections_back(fleet: Fleet) -> None:
+    """As a script writes it, also when the block fails; the next use makes new ones, as after `close`."""
+    with pytest.raises(ZeroDivisionError), fleet as one:
+        assert one is fleet
+        fleet.status()
+        before = fleet.registry
+        raise ZeroDivisionError
+    assert fleet.registry is not before
+    assert fleet.status().name == fleet.name
 
 
 def test_arguments_count_and_the_environment_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -204,6 +217,34 @@ def test_the_same_request_is_the_same_decision_however_late(fleet: Fleet, member
     assert fleet.abort("digits", request="r2") == 2
     assert fleet.abort("digits", request="r2") == 2
     assert fleet.history("digits")[1].worker == "alice@host"
+
+
+def test_a_request_is_of_one_change(fleet: Fleet, put: Callable[..., Any], tmp_path: Path) -> None:
+    """All under the number of one incident: what was not done was told as done, and a publish as that of another file."""
+    for content in ("a", "b"):
+        put(fleet, content)
+    fleet.rollback("digits", request="inc-7")
+    verbs = (fleet.abort, fleet.pin, fleet.unpin, fleet.promote)
+    (tmp_path / "other").write_bytes(b"c")
+    for verb in (*verbs, lambda model, request: fleet.publish(model, tmp_path / "other", request=request)):
+        with pytest.raises(RequestReused, match="'inc-7' was used for an earlier rollback"):
+            verb("digits", request="inc-7")
+    assert fleet.model("digits").pin is not None
+    fleet.unpin("digits", request="inc-8")
+    with pytest.raises(RequestReused, match="earlier unpin"):
+        fleet.rollback("digits", request="inc-8")
+    assert fleet.publish("digits", tmp_path / "other", request="inc-9").generation == 4
+    with pytest.raises(RequestReused, match="earlier publish of version"):
+        fleet.pin("digits", request="inc-9")
+    assert fleet.unpin("digits", request="inc-8") == 3, "the same change again is answered as before"
+
+
+def test_a_request_is_of_one_content(fleet: Fleet, put: Callable[..., Any]) -> None:
+    """A block has written another checkpoint under the same id: that one was told as committed."""
+    first = put(fleet, "a", request="q")
+    with pytest.raises(RequestReused, match=first.version[:12]), fleet.publishing("digits", request="q") as draft:
+        draft.path("model").write_bytes(b"b")
+    assert len(fleet.history("digits")) == 1
 
 
 def test_decisions_and_tasks_have_the_author_that_was_named(fleet: Fleet, put: Callable[..., Any]) -> None:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from genlock.coordinator.errors import (
     StoreUnusable,
 )
 from genlock.coordinator.identity import Identity, check_lease, identity, mark_had_member
+from genlock.coordinator.remote import RemoteStore
 from genlock.coordinator.store import Store
 
 
@@ -255,3 +257,24 @@ def test_another_lease_is_an_error_only_when_somebody_set_it() -> None:
     check_lease(made, 3.0)
     with pytest.raises(SettingsInvalid, match=r"GENLOCK_LEASE='5'.*3 s when the fleet was made.*unset it"):
         check_lease(made, 5.0)
+
+
+def test_a_full_disk_of_the_host_costs_the_copy_of_an_object_stores_and_keeps_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process that started left a file behind on the disk that was full."""
+    url = f"memory://{uuid.uuid4().hex}/x"
+    store = RemoteStore(url, tmp_path)
+    made = identity(store, "prod", lease_s=3.0)
+    mark_had_member(store, "prod")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        next_one = identity(RemoteStore(url, tmp_path), "prod", lease_s=None)
+    assert (next_one.fleet_id, next_one.had_member) == (made.fleet_id, True)
+    assert not [path for path in (tmp_path / "identities").rglob("*") if path.is_file()]
+    identity(RemoteStore(url, tmp_path), "prod", lease_s=None)
+    assert [path.name for path in (tmp_path / "identities").rglob("*") if path.is_file()] == ["prod.json"]

@@ -42,9 +42,19 @@ def test_keys_come_from_texts_and_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [Settings(signing_key=ONE.text[:-2]), Settings(verify_keys=(ONE.public.text[:-2],))],
+)
+def test_a_broken_key_in_settings_made_by_hand_is_said_of_its_variable(settings: Settings) -> None:
+    with pytest.raises(SettingsInvalid, match="43 characters") as caught:
+        Keyring.of(settings)
+    assert ONE.text[20:-2] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("text", "mode", "why"),
     [
-        (ONE.text, 0o604, "everybody on this machine may read it; `chmod go-rwx"),
+        (ONE.text, 0o604, "everybody on this machine may read it; `chmod o-rwx,g-w"),
         (ONE.text, 0o644, "everybody on this machine may read it"),
         (ONE.text, 0o620, "others may change it"),
         (f"{ONE.text}\n{TWO.text}", 0o600, "this one has 2"),

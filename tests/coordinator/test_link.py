@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import redis
-from genlock.coordinator.calls import NO_EPOCH, Attach, Epoch, Evict, Settle, hint_of
+from genlock.coordinator.calls import Attach, Evict, Settle, hint_of
 from genlock.coordinator.clock import clock
 from genlock.coordinator.errors import RedisUnreachable
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.link import Ear
 from genlock.coordinator.registry import Registry, Subscription
+from genlock.coordinator.reply import NO_EPOCH, Epoch
 
 Background = Callable[[Callable[[], Any]], "Future[Any]"]
 TellHint = Callable[[str], None]

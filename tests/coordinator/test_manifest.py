@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import msgspec
+import numpy
 import pytest
 from genlock.coordinator.errors import InvalidName, ManifestInvalid
 from genlock.coordinator.manifest import (
@@ -16,6 +17,7 @@ from genlock.coordinator.manifest import (
     Golden,
     Manifest,
     Source,
+    check_metrics,
     check_name,
     decode,
     version_of,
@@ -286,12 +288,27 @@ def test_no_damage_breaks_the_decoder(at: int, left_out: int, put_in: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    "metrics", [{"loss": math.nan}, {"loss": math.inf}, {"": 1.0}, {"x" * 129: 1.0}, {str(n): 1.0 for n in range(65)}]
+    "metrics",
+    [
+        {"loss": math.nan},
+        {"loss": math.inf},
+        {"": 1.0},
+        {"x" * 129: 1.0},
+        {str(n): 1.0 for n in range(65)},
+        {"loss": "0.25"},
+        {"loss": None},
+        {"loss": True},
+        {"loss": 10**400},
+        {1: 1.0},
+        {"loss": numpy.float32(1)},
+    ],
 )
 def test_metrics_are_a_few_finite_numbers(metrics: dict[str, float]) -> None:
     """A loss that ran away must not make a manifest that no JSON reader can read."""
-    with pytest.raises(ManifestInvalid):
+    with pytest.raises(ManifestInvalid, match="64 finite numbers"):
         Manifest.of("m", [Artifact("model", 1, "0" * 64)], created_at=0.0, metrics=metrics)
+    with pytest.raises(ManifestInvalid, match="64 finite numbers"):
+        check_metrics(metrics)
 
 
 def test_metrics_travel_with_the_manifest() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from genlock.coordinator.metrics import Labels, Metric, Sample, text_of
+from genlock.coordinator.metrics import BUCKETS_S, Labels, Metric, Sample, Times, text_of
 from prometheus_client.parser import text_string_to_metric_families as read
 
 GAUGE = Metric("g", "gauge", "A gauge.")
@@ -29,6 +29,45 @@ def test_a_histogram_is_one_family() -> None:
     (family,) = read(text_of([(Metric("h_seconds", "histogram", "H."), samples)]))
     assert (family.name, family.type) == ("h_seconds", "histogram")
     assert {sample.name for sample in family.samples} == {"h_seconds_bucket", "h_seconds_sum", "h_seconds_count"}
+
+
+def test_times_are_a_cumulative_histogram() -> None:
+    """`le` means at most: a time that is exactly a bound belongs into its bucket, one above all bounds
+    only into +Inf.
+    """
+    times = Times()
+    assert times.facts()["last_s"] is None
+    for seconds in (0.0, 0.01, 0.010001, 500.0):
+        times.add(seconds)
+    facts = times.facts()
+    buckets = facts["buckets"]
+    assert list(buckets) == [*map(str, BUCKETS_S), "+Inf"]
+    assert (buckets["0.0001"], buckets["0.01"], buckets["0.03"], buckets["120.0"], buckets["+Inf"]) == (
+        1,
+        2,
+        3,
+        3,
+        4,
+    )
+    assert (facts["count"], facts["last_s"]) == (4, 500.0)
+    assert facts["sum_s"] == pytest.approx(500.020001)
+
+
+def test_times_are_the_samples_of_a_histogram() -> None:
+    """As they were then: who writes them out does not see half of a later one."""
+    times = Times((0.1, 1.0))
+    times.add(0.5)
+    then = times.copy()
+    times.add(5.0)
+    assert (then.facts()["count"], then.last_s, times.facts()["count"]) == (1, 0.5, 2)
+    text = text_of([(Metric("h_seconds", "histogram", "H."), then.samples((("model", "m"),)))])
+    assert text.splitlines()[2:] == [
+        'h_seconds_bucket{model="m",le="0.1"} 0',
+        'h_seconds_bucket{model="m",le="1.0"} 1',
+        'h_seconds_bucket{model="m",le="+Inf"} 1',
+        'h_seconds_sum{model="m"} 0.5',
+        'h_seconds_count{model="m"} 1',
+    ]
 
 
 @pytest.mark.parametrize("nasty", ['a"b', "a\\nb", "a\nb", 'x="y"} 1', "\\", "ünï"])

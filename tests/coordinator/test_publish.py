@@ -1,5 +1,6 @@
 """A publish from top to bottom on a real server; the members are played by hand, the publisher runs in a thread."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -9,7 +10,7 @@ from typing import Any
 import numpy
 import pytest
 import redis
-from genlock.coordinator.calls import Call, Lock, Propose, Read, Reply, Rollback
+from genlock.coordinator.calls import Call, Lock, Propose, Read, Rollback
 from genlock.coordinator.errors import (
     ArtifactMissing,
     ArtifactRefused,
@@ -21,6 +22,7 @@ from genlock.coordinator.errors import (
     InvalidName,
     LockHeld,
     LockLost,
+    ManifestInvalid,
     NoGeneration,
     OutcomeUnknown,
     Pinned,
@@ -35,6 +37,7 @@ from genlock.coordinator.golden import read_golden, write_golden
 from genlock.coordinator.identity import mark_had_member
 from genlock.coordinator.manifest import decode
 from genlock.coordinator.registry import Registry
+from genlock.coordinator.reply import Reply
 from safetensors.numpy import save
 
 Background = Callable[[Callable[[], Any]], "Future[Any]"]
@@ -197,11 +200,20 @@ def test_a_poisoned_version_is_tried_again_only_with_force(
     assert again.result(10).generation == 2
 
 
-def test_failed_until_the_deadline_counts_against_it(fleet: Fleet, member: Any, publishing: Any) -> None:
+def test_failed_until_the_deadline_counts_against_it(
+    fleet: Fleet, member: Any, publishing: Any, redis_url: str
+) -> None:
     """A hiccup gets the whole time to prepare; the waiting publisher settles the deadline, though no worker does (R8)."""
     one = member()
-    flying = publishing(one, timeout=0.2)
+    flying = publishing(one, timeout=60)
     one.failed(1)
+    assert not flying.done()
+    with redis.Redis.from_url(redis_url) as client:
+        record = json.loads(client.hget("genlock:{t}:models", "digits") or "")
+        assert record["cand"]["length"] == "60000"
+        record["cand"]["deadline"] = "1"  # it passes
+        client.hset("genlock:{t}:models", "digits", json.dumps(record))
+        client.hset("genlock:{t}:fleet", "deadline", "1")
     with pytest.raises(FlipRejected, match="no memory"):
         flying.result(10)
     assert fleet.history("digits")[0].step == "preparing"
@@ -376,6 +388,22 @@ def test_a_missing_file_is_said_before_the_lock_is_waited_for(fleet: Fleet, tmp_
         fleet.publish("digits", tmp_path / "nothing")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [({"golden": "nothing"}, ArtifactMissing), ({"metrics": {"loss": float("nan")}}, ManifestInvalid)],
+)
+def test_what_else_is_wrong_is_said_before_the_lock_is_waited_for(
+    fleet: Fleet, checkpoint: Any, tmp_path: Path, wrong: dict[str, Any], error: type[Exception]
+) -> None:
+    """40 GB were copied after an hour behind the lock, and then there was no such file of golden outputs."""
+    hold_lock(fleet)
+    wrong = {name: tmp_path / value if name == "golden" else value for name, value in wrong.items()}
+    with pytest.raises(error):
+        fleet.publish("digits", checkpoint(), **wrong)
+    with pytest.raises(error), fleet.publishing("digits", **wrong):
+        raise AssertionError("the block has begun")
+
+
 # --- rollback --------------------------------------------------------------------------------------------------------
 
 
@@ -543,21 +571,33 @@ def test_a_rollback_whose_reply_was_lost_happens_once(
 
 
 def test_the_outcome_is_unknown_when_redis_does_not_come_back(
-    new_fleet: Any, serving: Any, tmp_path: Path, checkpoint: Any, member: Any, background: Background, wait_for: Any
+    new_fleet: Any,
+    serving: Any,
+    tmp_path: Path,
+    checkpoint: Any,
+    member: Any,
+    background: Background,
+    wait_for: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It was proposed, and Redis went away for good: nobody can say whether it was committed, and the error says how to ask."""
     (tmp_path / "own").mkdir()
     with serving(tmp_path / "own") as url:
-        there = new_fleet(url=url, name="u", lease=0.1)
+        there = new_fleet(url=url, name="u")
+        there.status()  # begins its epoch, open: it never had a member
         told: list[Progress] = []
         one = type(member())(there, "h:9", "digits")
         try:
             flying = background(
-                lambda: there.publish("digits", checkpoint(), timeout=0.2, request="q1", progress=told.append)
+                lambda: there.publish("digits", checkpoint(), timeout=60, request="q1", progress=told.append)
             )
             wait_for(lambda: any(p.stage == "waiting" for p in told), description="the candidate")
             with redis.Redis.from_url(url) as client, suppress(redis.ConnectionError):
                 client.execute_command("SHUTDOWN", "NOSAVE")
+            before = len(told)
+            wait_for(lambda: flying.done() or len(told) > before + 3, description="it goes on asking")
+            assert not flying.done()
+            monkeypatch.setattr("genlock.coordinator.wait.SLACK_S", -120.0)  # its time is over
             with pytest.raises(OutcomeUnknown, match="request='q1'"):
                 flying.result(20)
         finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import Abort, Call, Promote, Reply, Report, Rollback
+from genlock.coordinator.calls import Abort, Call, Promote, Report, Rollback
 from genlock.coordinator.canary import Canary, Policy
 from genlock.coordinator.errors import (
     BadInput,
@@ -23,6 +23,7 @@ from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.flip import Flip
 from genlock.coordinator.publish import Terms
 from genlock.coordinator.registry import Registry
+from genlock.coordinator.reply import Reply
 
 Background = Callable[[Callable[[], Any]], "Future[Any]"]
 WaitFor = Callable[..., Any]

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import Active, Candidate
 from genlock.coordinator.records import Event, Hint, Member, Record, Said, Snapshot, as_number, as_object, read_record
+from genlock.coordinator.reply import Active, Candidate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 from genlock.coordinator.calls import (
-    BAD,
-    FENCED,
-    READY,
     Abort,
     Evict,
     Heal,
@@ -24,6 +21,7 @@ from genlock.coordinator.calls import (
 )
 from genlock.coordinator.errors import RedisUnreachable
 from genlock.coordinator.records import Hint, Snapshot
+from genlock.coordinator.reply import BAD, FENCED, READY
 
 # --- what people read ------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import FAILED, FENCED, READY, Evict, Heartbeat, Leave, Settle
+from genlock.coordinator.calls import Evict, Heartbeat, Leave, Settle
+from genlock.coordinator.reply import FAILED, FENCED, READY
 
 # --- agreement -------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import BAD, FAILED, FENCED, READY, REFUSED, Abort, Evict, Leave, ManifestOf
+from genlock.coordinator.calls import Abort, Evict, Leave, ManifestOf
+from genlock.coordinator.reply import BAD, FAILED, FENCED, READY, REFUSED
 
 
 @pytest.mark.parametrize("entry", ("awaited", "late", "failed", "in FENCING"))

@@ -5,10 +5,6 @@ from typing import Any
 
 import pytest
 from genlock.coordinator.calls import (
-    BAD,
-    FAILED,
-    FENCED,
-    READY,
     Abort,
     Evict,
     Heal,
@@ -17,13 +13,13 @@ from genlock.coordinator.calls import (
     Open,
     Pin,
     Promote,
-    Reply,
     Report,
     Rollback,
     Settle,
     StartTask,
 )
 from genlock.coordinator.canary import Both, Canary, Figures, Policy
+from genlock.coordinator.reply import BAD, FAILED, FENCED, READY, Reply
 
 POLICY = Policy(errors=0.02, requests=20, seconds=0)
 STEPS = Canary.of("20%,50%", timeout_s=60).encode()

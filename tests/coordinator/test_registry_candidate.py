@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import BAD, FAILED, FENCED, READY, Evict, Heartbeat, Lock, ManifestOf, Say
+from genlock.coordinator.calls import Evict, Heartbeat, Lock, ManifestOf, Say
+from genlock.coordinator.reply import BAD, FAILED, FENCED, READY
 
 # --- the ordinary way --------------------------------------------------------------------------------------------------
 

@@ -5,14 +5,10 @@ from typing import Any
 
 import pytest
 from genlock.coordinator.calls import (
-    FENCED,
-    NO_EPOCH,
-    READY,
     Abort,
     Ask,
     Attach,
     Call,
-    Epoch,
     Evict,
     Heal,
     Heartbeat,
@@ -33,6 +29,7 @@ from genlock.coordinator.calls import (
     Unpin,
 )
 from genlock.coordinator.errors import FleetMismatch, SchemaTooNew
+from genlock.coordinator.reply import FENCED, NO_EPOCH, READY, Epoch
 
 STAMPED = ("members", "holds", "models", "waiting", "generations")
 

@@ -8,13 +8,8 @@ from typing import Any
 
 import pytest
 from genlock.coordinator.calls import (
-    BAD,
-    FENCED,
-    NO_EPOCH,
-    READY,
     Abort,
     Attach,
-    Epoch,
     Evict,
     Heartbeat,
     Hold,
@@ -26,6 +21,7 @@ from genlock.coordinator.calls import (
     Settle,
     StartTask,
 )
+from genlock.coordinator.reply import BAD, FENCED, NO_EPOCH, READY, Epoch
 
 
 def test_r6_an_epoch_that_no_fleet_counts_to_is_none(bench: Any) -> None:
@@ -205,7 +201,14 @@ def test_r10_nothing_to_abort(bench: Any) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ("null", "5", "{}", '{"verdict":7}', '{"verdict":"ok","state":{},"generation":"x","target":-1,"pin":[]}', "\xff"),
+    (
+        "null",
+        "5",
+        "{}",
+        '{"verdict":7}',
+        '{"verdict":"ok","state":{},"generation":"x","target":-1,"pin":[],"verb":{}}',
+        "\xff",
+    ),
 )
 def test_r10_an_answer_that_is_none_is_not_given(bench: Any, text: str) -> None:
     bench.propose("v1", request="q")

@@ -4,7 +4,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import READY, Epoch, Heal, ManifestOf, Open, Propose, Read, Reopen, Rollback
+from genlock.coordinator.calls import Heal, ManifestOf, Open, Propose, Read, Reopen, Rollback
+from genlock.coordinator.reply import READY, Epoch
 
 
 @pytest.fixture

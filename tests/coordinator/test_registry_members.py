@@ -3,20 +3,8 @@
 import json
 from typing import Any
 
-from genlock.coordinator.calls import (
-    FENCED,
-    READY,
-    Ask,
-    Evict,
-    Heartbeat,
-    Hold,
-    Join,
-    Leave,
-    Read,
-    Say,
-    StartTask,
-    TaskDone,
-)
+from genlock.coordinator.calls import Ask, Evict, Heartbeat, Hold, Join, Leave, Read, Say, StartTask, TaskDone
+from genlock.coordinator.reply import FENCED, READY
 
 
 def test_join_makes_a_member_that_people_can_read(bench: Any) -> None:

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import BAD, FENCED, READY, Abort, Evict, Leave, ManifestOf, Pin
+from genlock.coordinator.calls import Abort, Evict, Leave, ManifestOf, Pin
+from genlock.coordinator.reply import BAD, FENCED, READY
 
 
 def test_r11_a_proposal_waits_behind_the_candidate(bench: Any) -> None:

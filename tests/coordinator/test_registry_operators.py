@@ -1,9 +1,13 @@
 """What operators decide: abort, pin, unpin, rollback (R10, R11)."""
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import BAD, FENCED, READY, Abort, Call, ManifestOf, Pin, Rollback, Unpin
+from genlock.coordinator.calls import Abort, Call, ManifestOf, Pin, Promote, Rollback, Unpin
+from genlock.coordinator.canary import Canary
+from genlock.coordinator.reply import BAD, FENCED, READY
 
 DECISIONS = (Abort, Pin, Unpin, Rollback)
 every_decision = pytest.mark.parametrize("decision", DECISIONS, ids=[each.__name__ for each in DECISIONS])
@@ -51,6 +55,111 @@ def test_r10_a_decision_on_another_state_is_refused(flipped: Any, decision: Any)
     flipped.edit(lambda record: (record["active"].update(gen="9"), record["cand"].update(gen="9")))
     assert flipped.ask(call).verdict == "conflict"
     assert flipped.state().phase == "preparing" and flipped.state().pin is None
+
+
+#: What every change of a model is sent as, under the request that it is given; the canary of `tried` is generation 3.
+CHANGES: dict[str, Callable[[Any, str], Call]] = {
+    "abort": lambda bench, request: Abort("digits", request, 3, "me", "why"),
+    "pin": lambda bench, request: Pin("digits", request, 2, "me", "why"),
+    "unpin": lambda bench, request: Unpin("digits", request, 2, "me", "why"),
+    "promote": lambda bench, request: Promote("digits", request, 2, "me", "why", 3, 5000),
+    "rollback": lambda bench, request: Rollback("digits", request, 2, "me", "why"),
+    "propose": lambda bench, request: bench.proposal("v4", request=request),
+}
+
+
+@pytest.fixture
+def tried(bench: Any) -> Any:
+    """v1 and v2 were committed, v3 is a canary, and a trainer has the lock."""
+    for version in ("v1", "v2"):
+        bench.flip(version)
+    (bench.member,) = bench.holders(1)
+    bench.propose("v3", request="q3", canary=Canary.of("20%", timeout_s=60).encode())
+    bench.say(bench.member, 3, READY)
+    return bench
+
+
+@pytest.mark.parametrize("first", CHANGES)
+@pytest.mark.parametrize("second", CHANGES)
+def test_r10_a_request_is_of_one_change(tried: Any, first: str, second: str) -> None:
+    """`pin` and then `unpin` under one id, such as the number of an incident: the second one was told as done, and was not.
+
+    The same change again is answered as it was before, whatever was tried under its id meanwhile.
+    """
+    call = CHANGES[first](tried, "incident-7")
+    done = tried.ask(call)
+    assert done.verdict == "ok"
+    before = tried.keys()
+    other = tried.ask(CHANGES[second](tried, "incident-7"))
+    if second == first:
+        assert other.as_answer == done.as_answer
+    else:
+        assert (other.verdict, other.found) == ("reused", first)
+    assert tried.keys() == before
+    assert tried.ask(call).as_answer == done.as_answer
+
+
+@pytest.mark.parametrize("first", sorted(CHANGES.keys() - {"unpin", "propose"}))
+def test_r10_a_request_that_was_refused_is_of_that_change(tried: Any, first: str) -> None:
+    """A late copy of it is still to be refused: another change under its id would be answered with that."""
+    tried.edit(lambda record: (record["active"].update(gen="9"), record.pop("cand"), record.update(next="10")))
+    assert tried.ask(CHANGES[first](tried, "r")).verdict == "conflict"
+    other = tried.ask(Unpin("digits", "r", 9, "me"))
+    assert (other.verdict, other.found) == ("reused", first)
+
+
+def test_r10_a_request_is_of_one_content(tried: Any) -> None:
+    """Two files under one id: of the second it was told that it was committed. Whatever becomes of the first, it stays its own."""
+    tried.ask(tried.proposal("v4", request="r"))
+    for become in ("next", "superseded"):
+        reply = tried.ask(tried.proposal("v5", request="r"))
+        assert (reply.verdict, reply.found, reply.version) == ("reused", "propose", "v4")
+        assert tried.answer("r").state == become
+        tried.propose("v6", now=True)
+    tried.ask(tried.proposal("v7", request="no", token="wrong"))
+    assert tried.ask(tried.proposal("v8", request="no", token="wrong")).verdict == "reused"
+    assert tried.ask(tried.proposal("v7", request="no", token="wrong")).verdict == "lock"
+
+
+@pytest.mark.parametrize(
+    ("change", "ends"), (("propose", "committed"), ("propose", "rejected"), ("rollback", "committed"))
+)
+def test_r10_a_request_is_of_its_change_whatever_has_become_of_it(bench: Any, change: str, ends: str) -> None:
+    """Its answer is written again with each step."""
+    for version in ("v1", "v2"):
+        bench.flip(version)
+    (member,) = bench.holders(1)
+    bench.lock()
+    assert bench.ask(CHANGES[change](bench, "r")).state == "candidate"
+    other = Unpin("digits", "r", 2, "me")
+    for said in (READY, FENCED) if ends == "committed" else (BAD,):
+        assert (bench.ask(other).verdict, bench.ask(other).found) == ("reused", change)
+        bench.say(member, 3, said)
+    assert bench.answer("r").state == ends
+    assert (bench.ask(other).verdict, bench.ask(other).found) == ("reused", change)
+
+
+@pytest.mark.parametrize("change", ("propose", "rollback"))
+def test_r10_a_request_is_of_its_change_in_a_new_epoch_too(bench: Any, change: str) -> None:
+    """What was in work is aborted with its epoch."""
+    for version in ("v1", "v2"):
+        bench.flip(version)
+    bench.holders(1)
+    bench.lock()
+    assert bench.ask(CHANGES[change](bench, "r")).state == "candidate"
+    bench.lose()
+    assert bench.answer("r").state == "aborted"
+    assert bench.ask(Unpin("digits", "r", 2, "me")).found == change
+
+
+def test_r10_an_answer_that_does_not_say_of_what_it_is_is_given(flipped: Any) -> None:
+    """An older program wrote it, before answers said so."""
+    flipped.ask(Pin("digits", "p", 2, "me"))
+    answer = json.loads(flipped.field("generations", "digits\0r\0p"))
+    assert answer.pop("verb") == "pin"
+    flipped.raw("HSET", "generations", "digits\0r\0p", json.dumps(answer))
+    assert flipped.ask(Unpin("digits", "p", 2, "me")).verdict == "ok"
+    assert flipped.ask(flipped.proposal("v9", request="p")).verdict == "ok"
 
 
 @every_decision

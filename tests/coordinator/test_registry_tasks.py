@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from genlock.coordinator.calls import Ask, Evict, Heartbeat, Leave, Open, Settle, StartTask, Task, TaskDone
+from genlock.coordinator.calls import Ask, Evict, Heartbeat, Leave, Open, Settle, StartTask, TaskDone
+from genlock.coordinator.reply import Task
 
 
 def start(bench: Any, request: str = "t", *, kind: str = "clear", model: str = "", timeout_ms: int = 60_000) -> Any:
@@ -53,6 +54,26 @@ def test_r10_a_task_started_twice_is_one(bench: Any) -> None:
     again = start(bench)
     assert (again.task, again.awaited) == (first.task, 1), "as many as were asked, also when it is over"
     assert start(bench, "another").task != first.task
+
+
+def test_r10_a_request_is_of_one_task(bench: Any) -> None:
+    """A refresh, or a clear of another model, under the id of a clear was told as done, and nobody was asked."""
+    bench.holders(1)
+    first = start(bench, model="digits")
+    for other in ({"kind": "refresh", "model": "digits"}, {"model": "letters"}, {"model": ""}):
+        reply = start(bench, **other)
+        assert (reply.verdict, reply.found, reply.task) == ("reused", "clear of digits", None)
+    assert start(bench, model="digits").task == first.task
+    start(bench, "all")
+    assert start(bench, "all", model="digits").found == "clear of all models"
+
+
+def test_a_task_says_who_wanted_it_and_why(bench: Any) -> None:
+    """Each change stands in the log with who, why and when; of these two nobody could say why."""
+    bench.ask(StartTask("t", "clear", "", 60_000, "alice", "a bad copy"))
+    bench.ask(StartTask("u", "clear", "", 60_000, "bob"))
+    started = [event.facts for event in bench.registry.log(newest=10) if event.what == "task-started"]
+    assert [(facts["by"], facts.get("why")) for facts in started] == [("alice", "a bad copy"), ("bob", "")]
 
 
 def test_r10_an_answer_to_a_task_counts_once(bench: Any) -> None:

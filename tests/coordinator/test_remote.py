@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from genlock.coordinator import remote as remote_module
 from genlock.coordinator import remotefiles
+from genlock.coordinator.disk import CALL_BYTES
 from genlock.coordinator.doctor import examine
 from genlock.coordinator.doctor.facts import RemoteFacts
 from genlock.coordinator.doctor.remote import look_at_remote
@@ -63,7 +65,10 @@ def test_settings_choose_the_store(tmp_path: Path) -> None:
 def test_a_staged_file_is_uploaded_once_whole_and_found_again(store: RemoteStore, model: Path) -> None:
     told: list[tuple[int, int]] = []
     artifact = store.stage(model, name="net", progress=lambda *at: told.append(at))
-    assert told[-1] == (SIZE, SIZE) and len(told) > 4
+    assert told[-1] == (SIZE, SIZE) and len(told) > 8
+    assert told == sorted(told) and told.count((SIZE // 2, SIZE)) == 1, (
+        "its digest is the first half, sending it the second"
+    )
     [found] = store.objects()
     assert (found.digest, found.size, found.path) == (artifact.digest, SIZE, store.path(artifact.digest))
     store.verify(artifact.digest, SIZE)
@@ -90,6 +95,59 @@ def test_a_file_that_changes_while_it_is_sent_never_has_a_name(
     with pytest.raises(ArtifactRefused, match="changed while it was read"):
         store.stage(model, name="net")
     assert list(store.objects()) == []
+    bucket = store.root.split("/")[2]
+    assert "Uploads" not in store.files._fs.call_s3("list_multipart_uploads", Bucket=bucket)
+
+
+class Cancelled(Exception):
+    """Of somebody's progress bar."""
+
+
+Cancelled.__module__ = "bars"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), Cancelled("by its user")])
+def test_what_a_callback_raises_while_a_file_is_sent_is_its_own(
+    store: RemoteStore, model: Path, error: Exception
+) -> None:
+    """It was taken for the service's: said to be a store that does not answer, after the file had been sent four times."""
+    told: list[int] = []
+
+    def gone(done: int, size: int) -> None:
+        told.append(done)
+        if done > 0.8 * size:  # parts are there already
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        store.stage(model, name="net", progress=gone)
+    assert caught.value is error and len([done for done in told if done > 0.8 * SIZE]) == 1
+    assert_nothing_is_left(store)
+
+
+def test_a_source_that_breaks_while_it_is_sent_is_said(
+    store: RemoteStore, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS took the trainer's file away: the store was said not to answer."""
+    readv, reads = os.readv, [0]
+    passes = 2 * (SIZE // CALL_BYTES)
+
+    def breaks(descriptor: int, buffers: Any) -> int:
+        reads[0] += 1
+        if reads[0] > 0.8 * passes:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return readv(descriptor, buffers)
+
+    monkeypatch.setattr(os, "readv", breaks)
+    with pytest.raises(ArtifactRefused, match="Stale file handle") as caught:
+        store.stage(model, name="net")
+    assert caught.value.path == str(model)
+    monkeypatch.undo()
+    assert_nothing_is_left(store)
+
+
+def assert_nothing_is_left(store: RemoteStore) -> None:
+    """Parts of an upload would be paid for."""
+    assert list(store.objects()) == [] and store.files.list("temp") == []
     bucket = store.root.split("/")[2]
     assert "Uploads" not in store.files._fs.call_s3("list_multipart_uploads", Bucket=bucket)
 
@@ -299,7 +357,14 @@ def test_a_file_system_without_atomic_uploads_gets_a_rename(tmp_path: Path) -> N
     assert seen == [[]] and files.read("objects/ab/c") == b"ab" and files.list("temp") == []
     with pytest.raises(KeyError):
         files.upload("objects/ab/d", (_ for _ in [{}["x"]]), beside="temp/2")  # type: ignore[misc]
-    assert [file.key for file in files.list("objects")] == ["objects/ab/c"]
+
+    def broken() -> Iterator[bytes]:
+        yield b"a"
+        raise PermissionError("of whoever reads")
+
+    with pytest.raises(PermissionError, match="of whoever reads"):
+        files.upload("objects/ab/d", broken(), beside="temp/2")
+    assert [file.key for file in files.list("objects")] == ["objects/ab/c"] and files.list("temp") == []
     assert files.create("fleets/t", b"1") and not files.create("fleets/t", b"2")
     files.move("fleets/t", "damaged/t")
     files.remove("damaged/t")
@@ -345,3 +410,21 @@ def test_a_good_bucket_is_well_and_left_as_it_was(store: RemoteStore, monkeypatc
     monkeypatch.setattr(RemoteFiles, "create", lambda *_: True)
     facts = look_at_remote(store.files)
     assert "wrong" in [one.level for one in judge_remote(facts)]
+
+
+def test_a_service_that_fails_in_the_middle_of_a_look_is_said_and_left_as_it_was(
+    store: RemoteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two writes did not come through: the doctor ended with an error, and its file stayed."""
+    create, keys = RemoteFiles.create, list[str]()
+
+    def once(self: RemoteFiles, key: str, data: bytes) -> bool:
+        keys.append(key)
+        if len(keys) == 2:
+            raise StoreUnreachable(self.url, "connection reset")
+        return create(self, key, data)
+
+    monkeypatch.setattr(RemoteFiles, "create", once)
+    facts = look_at_remote(store.files)
+    assert list(facts.failed) == ["second write"] and len(keys) == 2 and store.files.list("temp") == []
+    assert [one.level for one in judge_remote(facts)] == ["ok", "wrong", "ok", "ok"]

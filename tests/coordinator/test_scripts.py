@@ -8,7 +8,8 @@ from importlib.resources import files
 
 import pytest
 from genlock.coordinator import calls
-from genlock.coordinator.calls import NO_EPOCH, Call, Epoch, Join, Lock, Propose, Rollback
+from genlock.coordinator.calls import Call, Join, Lock, Propose, Rollback
+from genlock.coordinator.reply import NO_EPOCH, Epoch
 from genlock.coordinator.scripts import SHARED, Caller, digest_of, source_of
 from lupa import lua51
 

@@ -6,16 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from genlock.coordinator import serials as room
 from genlock.coordinator.errors import InvalidName, NotOrdered, SerialsUnreadable, SerialTooLow
+from genlock.coordinator.hostlock import give_back, take
 from genlock.coordinator.serials import MAX_SERIAL, Claim, Seen, Serials, advanced, judge
 from hypothesis import given
 from hypothesis import strategies as st
 
 FLEET = "f" * 32
+Use = Callable[[Serials], object]
 V1, V2, V3 = "1" * 64, "2" * 64, "3" * 64
 
 
@@ -126,7 +129,7 @@ def test_a_process_that_is_behind_writes_nothing(tmp_path: Path) -> None:
 def test_it_is_flushed_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine stopped after the rename: an empty file, and every old manifest would have been let in."""
     events: list[str] = []
-    flush, rename = os.fsync, Path.rename
+    flush, rename = os.fsync, Path.replace
 
     def fsync(descriptor: int) -> None:
         events.append("flush")
@@ -138,7 +141,7 @@ def test_it_is_flushed_before_it_has_its_name(tmp_path: Path, monkeypatch: pytes
 
     Serials(tmp_path, FLEET).became_active("m", Claim(1, V1), needs_order=False)
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(Path, "replace", renamed)
     Serials(tmp_path, FLEET).became_active("m", Claim(2, V2), needs_order=False)
     assert events == ["flush", "rename", "flush"]
     assert [path.name for path in (tmp_path / "serials" / FLEET / "models").iterdir()] == ["m.json"]
@@ -183,9 +186,105 @@ def test_the_next_serial_is_above_all_that_are_known(tmp_path: Path) -> None:
     assert Serials(tmp_path, FLEET).next(above=0, now_us=900) == 1002, "the clock went back"
     assert Serials(tmp_path, FLEET).next(above=5000, now_us=900) == 5001, "another trainer's clock is ahead"
     assert Serials(tmp_path, FLEET).next(above=0, now_us=6000) == 6001
-    with pytest.raises(SerialsUnreadable, match="above"):
+    with pytest.raises(SerialsUnreadable, match=r"above .*clock of this host right.*replace its key"):
         Serials(tmp_path, FLEET).next(above=MAX_SERIAL, now_us=0)
     assert Serials(tmp_path, FLEET).next(above=0, now_us=0) == 6002, "what was refused was not used"
+
+
+def test_a_clock_that_was_far_ahead_once_is_said_with_what_to_remove(tmp_path: Path) -> None:
+    Serials(tmp_path, FLEET).next(above=0, now_us=MAX_SERIAL - 1)
+    with pytest.raises(SerialsUnreadable, match=r"used\.json: .*ahead when it was written: remove it"):
+        Serials(tmp_path, FLEET).next(above=0, now_us=1000)
+
+
+# --- what a host cannot do ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "use", "said"),
+    [
+        ("models/m.json", lambda one: one.seen("m"), r"seen last \(.*\)\. Mend it; to remove it is to trust"),
+        ("before/m.json", lambda one: one.highest_before("m"), r"been active \(.*\)\. Mend it; .* the way back"),
+        ("used.json", lambda one: one.next(above=0, now_us=1), r"signed last \(.*\)\. Remove it, if the clock"),
+    ],
+)
+def test_each_file_has_a_remedy_of_its_own(tmp_path: Path, name: str, use: Use, said: str) -> None:
+    """To remove used.json was said to let old manifests in: nothing is let in by it, and to mend it took somebody an evening."""
+    path = tmp_path / "serials" / FLEET / name
+    path.parent.mkdir(parents=True)
+    for text in ("{", '{"serial": -1}'):
+        path.write_text(text)
+        with pytest.raises(SerialsUnreadable, match=said):
+            use(Serials(tmp_path, FLEET))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(SerialsUnreadable, match=said):
+        use(Serials(tmp_path, FLEET))
+
+
+WRITES: list[Use] = [
+    lambda one: one.became_active("m", Claim(9, V1), needs_order=False),
+    lambda one: one.was_active("m", 9),
+    lambda one: one.next(above=0, now_us=1),
+]
+
+
+@pytest.mark.parametrize("use", WRITES)
+@pytest.mark.parametrize(("number", "said"), [(28, "Free space there"), (13, "Let this user write there")])
+def test_a_disk_that_takes_nothing_is_the_state_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Use, number: int, said: str
+) -> None:
+    """A publish said "free space (`genlock gc`)", which looks at the store, and the state folder was full."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(SerialsUnreadable, match=f"{said}, or move .* GENLOCK_STATE_DIR") as caught:
+        use(Serials(tmp_path, FLEET))
+    assert "gc" not in str(caught.value)
+
+
+@pytest.mark.parametrize("use", WRITES)
+def test_a_process_that_is_stopped_with_the_lock_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Use
+) -> None:
+    """Ctrl-Z in a trainer: every publish of the host waited, each in its publish lock, and every worker's loading thread."""
+    monkeypatch.setattr(room, "MAX_WAIT_S", 0.05)
+    one = Serials(tmp_path, FLEET)
+    one.next(above=0, now_us=0)
+    held = take([tmp_path / "serials" / FLEET / "lock"])
+    assert held is not None
+    with pytest.raises(SerialsUnreadable, match=r"lock: another process of this host has held it for 0\.05 s\. End it"):
+        use(one)
+    give_back(held)
+    use(one)
+
+
+FORK = f"""
+import os, sys
+from pathlib import Path
+from genlock.coordinator import serials
+read, write = os.pipe()
+write_whole = serials.write_whole
+
+def forking(*arguments, **more):
+    if os.fork() == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    write_whole(*arguments, **more)
+
+serials.write_whole = forking
+made = serials.Serials(Path(sys.argv[1]), "{FLEET}")
+print(made.next(above=0, now_us=0), made.next(above=0, now_us=0))
+"""
+
+
+def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """A worker of a DataLoader, forked by another thread while a serial was written: no publish of this host until it ended."""
+    ran = subprocess.run([sys.executable, "-c", FORK, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "1 2\n", ran.stderr
 
 
 PROCESS = f"""

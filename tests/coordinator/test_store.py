@@ -261,6 +261,38 @@ def test_no_space_at_any_step_is_said_and_cleaned_up(
     assert read(store, store.stage(checkpoint, name="net")) == checkpoint.read_bytes()
 
 
+@pytest.mark.parametrize("how", ["stage", "adopt"])
+def test_what_a_callback_raises_is_not_said_of_the_store(store: Store, checkpoint: Path, how: str) -> None:
+    """Its terminal was gone: the trainer heard that the store is refused, with `Broken pipe`."""
+    pipe = BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    def gone(*_: int) -> None:
+        raise pipe
+
+    path = checkpoint if how == "stage" else checkpoint.rename(store.draft() / "net")
+    with pytest.raises(BrokenPipeError) as caught:
+        getattr(store, how)(path, name="net", progress=gone)
+    assert caught.value is pipe
+    assert files(store) == ([] if how == "stage" else [path])
+
+
+@pytest.mark.parametrize("how", ["stage", "adopt"])
+def test_a_source_that_cannot_be_read_is_said_and_not_the_store(
+    store: Store, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A bad sector below a trainer's checkpoint."""
+    path = checkpoint if how == "stage" else checkpoint.rename(store.draft() / "net")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "readv", refuse)
+    with pytest.raises(ArtifactRefused, match="Input/output error") as caught:
+        getattr(store, how)(path, name="net")
+    assert caught.value.path == str(path)
+    assert files(store) == ([] if how == "stage" else [path])
+
+
 # --- drafts --------------------------------------------------------------------------------------------------
 
 
@@ -523,6 +555,93 @@ def test_collect_removes_old_leftovers(store: Store, checkpoint: Path) -> None:
     removed = store.collect((), older_than_s=60, now=OLD + 61)
     assert {(one.path, one.digest, one.size) for one in removed} == {(aside, "", 4), (temp, "", 3), (old, "", 5)}
     assert files(store) == [used / "half"]
+
+
+@pytest.fixture
+def foreign(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """What is put in here is another user's, in folders where each removes only what is his own."""
+    theirs = set[Path]()
+
+    def refused(call: Callable[..., object]) -> Callable[..., object]:
+        def guarded(path: object, *more: object, **how: object) -> object:
+            if isinstance(path, str | Path) and any(Path(path).name == one.name for one in theirs):
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+            return call(path, *more, **how)
+
+        return guarded
+
+    for name in ("unlink", "rmdir", "rename"):
+        monkeypatch.setattr(os, name, refused(getattr(os, name)))
+    return theirs
+
+
+def test_what_another_user_left_stays_and_is_counted(
+    store: Store, checkpoint: Path, foreign: set[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A shared folder like /tmp: gc ended with a traceback at the first file of somebody else, and never came to what it might remove."""
+    theirs, mine = store.draft(), store.draft()
+    (theirs / "half").write_bytes(b"weigh")
+    temp, other = store.root / "temp" / "a", store.root / "temp" / "b"
+    temp.parent.mkdir()
+    temp.touch()
+    other.touch()
+    lost = store.path(store.stage(checkpoint, name="net").digest)
+    for path in (theirs / "half", theirs, mine, temp, other, lost):
+        as_old(path)
+    foreign |= {theirs, temp, lost}
+    assert {one.path for one in store.collect((), older_than_s=60, now=OLD + 61)} == {mine, other}
+    assert temp.exists() and theirs.exists() and lost.exists()
+    assert "may not remove 3 of the files and folders" in caplog.text
+    foreign.clear()
+    as_old(theirs)
+    assert {one.path for one in store.collect((), older_than_s=60, now=OLD + 61)} == {lost, theirs, temp}
+
+
+def test_an_object_that_could_not_be_put_back_is_not_taken(
+    store: Store, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """collect() moves an object away, looks, and moves it back. Out of a folder like /tmp nobody moves what is another user's."""
+    path = store.path(store.stage(checkpoint, name="net").digest)
+    as_old(path)
+    (store.root / "temp").chmod(0o1777)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 7)
+    assert store.collect((), older_than_s=60, now=OLD + 61) == [] and path.exists()
+    (store.root / "temp").chmod(0o777)
+    assert [one.path for one in store.collect((), older_than_s=60, now=OLD + 61)] == [path]
+
+
+def test_folders_that_may_not_be_read(
+    store: Store, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Leftovers of others stay; that objects cannot be seen is said, or verify would call such a store whole."""
+    draft = store.draft()
+    path = store.path(store.stage(checkpoint, name="net").digest)
+    as_old(path)
+    listed, hidden = Path.iterdir, [draft.parent]
+
+    def refuse(self: Path) -> object:
+        if self in hidden:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert [one.path for one in store.collect((), older_than_s=60, now=OLD + 61)] == [path]
+    assert f"{draft.parent} is refused: Permission denied" in caplog.text
+    hidden.append(store.root / "objects")
+    with pytest.raises(ArtifactRefused, match="objects is refused: Permission denied"):
+        list(store.objects())
+
+
+def test_another_error_ends_a_collect_in_words(store: Store, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store.path(store.stage(checkpoint, name="net").digest)
+    as_old(path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(ArtifactRefused, match="Read-only file system"):
+        store.collect((), older_than_s=60, now=OLD + 61)
 
 
 def test_a_link_among_the_leftovers_is_removed_and_not_what_it_leads_to(store: Store, checkpoint: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import Call, Read, Reply, StartTask
-from genlock.coordinator.errors import Conflict, RedisUnreachable, SettingsInvalid, UnknownModel
+from genlock.coordinator.calls import Call, Read, StartTask
+from genlock.coordinator.errors import Conflict, RedisUnreachable, RequestReused, SettingsInvalid, UnknownModel
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.registry import Registry
+from genlock.coordinator.reply import Reply
 from genlock.coordinator.task import TaskResult
 
 Background = Callable[[Callable[[], Any]], "Future[Any]"]
@@ -63,7 +64,7 @@ def test_who_has_not_answered_in_time_is_named(
     fleet: Fleet, member: Any, background: Background, wait_for: Any
 ) -> None:
     one, _two = member("h:1"), member("h:2")
-    flying = background(lambda: fleet.clear(timeout=0.3))
+    flying = background(lambda: fleet.clear(timeout=2))  # h:1 has to have answered by then
     one.did(started(one, "clear", wait_for))
     result = flying.result(10)
     assert (set(result.done), result.silent, result.ok) == ({"h:1"}, ("h:2",), False)
@@ -113,6 +114,20 @@ def test_the_same_request_is_the_same_task(
     one.did(started(one, "clear", wait_for))
     assert flying.result(10).asked == 1
     assert len(sent) == 2 and len(set(sent)) == 1
+
+
+def test_a_request_is_of_one_task(fleet: Fleet, digits: str) -> None:
+    fleet.clear(digits, request="r")
+    with pytest.raises(RequestReused, match="earlier clear of digits"):
+        fleet.refresh(digits, request="r")
+
+
+def test_the_log_has_why(fleet: Fleet, digits: str) -> None:
+    fleet.clear(digits, why="a bad copy")
+    fleet.refresh(digits, why="and again")
+    fleet.refresh(digits)
+    whys = [event.facts["why"] for event in fleet.events() if event.what == "task-started"]
+    assert whys == ["a bad copy", "and again", ""]
 
 
 def test_a_lost_read_does_not_end_the_waiting(

@@ -29,13 +29,14 @@ def test_both_count(file: Path) -> None:
     assert tokens_of(Settings()) == ()
 
 
-def test_what_everybody_on_the_machine_may_read_is_no_secret(file: Path) -> None:
-    """A group may: that is how a container gets its secrets."""
+def test_what_everybody_on_the_machine_may_read_or_others_may_change_is_no_secret(file: Path) -> None:
+    """A group may read it: that is how a container gets its secrets. Who may write it makes himself an operator."""
     file.chmod(0o640)
     assert len(tokens_of(Settings(admin_tokens_file=file))) == 2
-    file.chmod(0o604)
-    with pytest.raises(SettingsInvalid, match=f"chmod o-rwx {file}"):
-        tokens_of(Settings(admin_tokens_file=file))
+    for mode, why in {0o604: "may read it", 0o660: "others may change it", 0o602: "others may change it"}.items():
+        file.chmod(mode)
+        with pytest.raises(SettingsInvalid, match=f"{why}; `chmod o-rwx,g-w {file}"):
+            tokens_of(Settings(admin_tokens_file=file))
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "large", "binary", "nonsense"])

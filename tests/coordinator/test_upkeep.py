@@ -7,10 +7,20 @@ from unittest.mock import Mock
 
 import pytest
 import redis
-from genlock.coordinator.errors import ArtifactMissing, ArtifactRefused, BadInput, FleetClosed, ManifestInvalid
+from genlock.coordinator import upkeep
+from genlock.coordinator.errors import (
+    ArtifactMissing,
+    ArtifactRefused,
+    BadInput,
+    FleetClosed,
+    ManifestInvalid,
+    StoreUnreachable,
+    StoreUnusable,
+)
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.flip import Progress
 from genlock.coordinator.identity import identity, mark_had_member
+from genlock.coordinator.link import Link
 from genlock.coordinator.manifest import Artifact, Manifest
 from genlock.coordinator.records import Record
 from genlock.coordinator.store import Store
@@ -114,6 +124,24 @@ def test_an_object_that_gc_takes_meanwhile_is_no_damage(
     assert fleet.verify() == []
 
 
+@pytest.mark.parametrize("error", [StoreUnreachable("s3://b", "connection reset"), StoreUnusable("s3://b", "expired")])
+def test_a_store_that_does_not_answer_is_no_damage(
+    fleet: Fleet, put: Callable[..., str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A service was restarted in the middle of a verify: every artifact after that was said to be damaged, to be moved away."""
+    put(fleet, "content")
+    asked: list[str] = []
+
+    def silent(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Store, "verify", silent)
+    monkeypatch.setattr(Store, "set_aside", lambda _, digest: asked.append(digest))
+    with pytest.raises(type(error)):
+        fleet.verify(set_aside=True)
+    assert asked == []
+
+
 # --- gc --------------------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +205,37 @@ def test_gc_spares_what_was_staged_a_moment_ago(fleet: Fleet, put: Callable[...,
     put(fleet, "active")
     orphan(fleet, tmp_path)
     assert fleet.gc() == []
+
+
+def test_a_dry_run_tells_what_gc_does(fleet: Fleet, put: Callable[..., str], tmp_path: Path) -> None:
+    """It said that 1 file would go; gc removed a trainer's draft, too."""
+    put(fleet, "active")
+    orphan(fleet, tmp_path)
+    fleet.store.draft().joinpath("f").write_text("left behind")
+    (fleet.store.root / "damaged").mkdir()
+    (fleet.store.root / "damaged" / "x").write_text("looked at")
+    told = fleet.gc(older_than_s=-60, dry_run=True)
+    assert len(told) == 3 and all(Path(found.path).exists() for found in told)
+    assert fleet.gc(older_than_s=-60) == told
+    assert not any(Path(found.path).exists() for found in told)
+
+
+def test_what_is_needed_is_asked_after_the_last_wait(
+    fleet: Fleet, new_fleet: Any, put: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two fleets said what it needed, the second one took a minute to open, and the first one published meanwhile."""
+    other = new_fleet(name="staging", lease=2.0)
+    kept = {put(fleet, "mine"), put(other, "others")}
+    wait = upkeep.wait_until_open
+
+    def late(link: Link, *, lease_s: float) -> None:
+        wait(link, lease_s=lease_s)
+        if link.fleet == "staging":
+            kept.add(put(fleet, "published meanwhile"))
+
+    monkeypatch.setattr(upkeep, "wait_until_open", late)
+    assert fleet.gc(older_than_s=-60) == []
+    assert digests(fleet.store) == kept and len(kept) == 3
 
 
 def test_gc_touches_no_object_when_redis_knows_of_no_model(fleet: Fleet, tmp_path: Path) -> None:

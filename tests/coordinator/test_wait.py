@@ -3,20 +3,8 @@
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import (
-    Active,
-    Answer,
-    Call,
-    Candidate,
-    Evict,
-    Open,
-    Pin,
-    Propose,
-    Read,
-    Reply,
-    Settle,
-    State,
-)
+from genlock.coordinator.calls import Call, Evict, Open, Pin, Propose, Read, Settle
+from genlock.coordinator.reply import Active, Answer, Candidate, Reply, State
 from genlock.coordinator.wait import POLL_S, Wait, Watch
 
 LEASE_S = 1.0  #: a watcher then waits 1.15 s

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import redis
+from chaos.ports import Port
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -29,12 +29,6 @@ def program(name: str) -> str:
     found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     assert found, f"no {name} on the PATH: install it (.ci/run names the package)"
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def rendered_acl(**environment: str) -> subprocess.CompletedProcess[str]:
@@ -63,8 +57,9 @@ class Server:
     def unix(self, role: str) -> str:
         return f"unix://genlock-{role}:{PASSWORDS[role]}@{self.socket}"
 
-    def super(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self.socket), username="super", password="-", decode_responses=True)
+    def super(self, **options: Any) -> redis.Redis:
+        who: dict[str, Any] = {"username": "super", "password": "-", "decode_responses": True}
+        return redis.Redis(unix_socket_path=str(self.socket), **(who | options))
 
 
 def _binary(kind: str) -> str:
@@ -82,7 +77,11 @@ def running(kind: str, folder: Path, wait_for: Callable[..., Any]) -> Iterator[S
     acl = rendered_acl()
     assert acl.returncode == 0, acl.stderr
     (folder / "users.acl").write_text(acl.stdout + SUPER + "\n")
-    server = Server(free_port(), folder / "s")
+    with closing(Port()) as kept:
+        yield from _running(kind, folder, Server(kept.number, folder / "s"), wait_for)
+
+
+def _running(kind: str, folder: Path, server: Server, wait_for: Callable[..., Any]) -> Iterator[Server]:
     own = {"aclfile": folder / "users.acl", "port": server.port, "unixsocket": server.socket}
     words = [word for name, value in own.items() for word in (f"--{name}", str(value))]
     with (folder / "log").open("ab") as log:

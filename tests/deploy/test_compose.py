@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from genlock.coordinator.calls import keys_of
-from genlock.coordinator.settings import TABLE, Settings, seconds
+from genlock.coordinator.notation import seconds
+from genlock.coordinator.settings import TABLE, Settings
 
 from deploy.files import DEPLOY, ROOT
 

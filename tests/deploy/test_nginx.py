@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos.ports import Port
 
-from deploy.files import DEPLOY, free_port, program
+from deploy.files import DEPLOY, program
 
 
 class Upstream(ThreadingHTTPServer):
@@ -143,15 +144,15 @@ def configure(folder: Path, evaluators: list[int], admin: int, port: int) -> Pat
 @contextmanager
 def front(folder: Path, evaluators: list[int], admin: int, wait_for: Callable[..., Any]) -> Iterator[Front]:
     """nginx before these ports of loopback."""
-    port = free_port()
-    path = configure(folder, evaluators, admin, port)
+    kept = Port()
+    path = configure(folder, evaluators, admin, kept.number)
     (folder / "lines").touch()
     process = subprocess.Popen(
         [program("nginx"), "-c", str(path), "-g", "daemon off; user root;" if is_root() else "daemon off;"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    found = Front(port, folder / "lines", folder / "errors")
+    found = Front(kept.number, folder / "lines", folder / "errors")
     try:
         wait_for(lambda: process.poll() is not None or found.answers(), description="nginx answers")
         assert process.poll() is None, found.errors
@@ -159,6 +160,7 @@ def front(folder: Path, evaluators: list[int], admin: int, wait_for: Callable[..
     finally:
         process.terminate()
         process.wait(20)
+        kept.close()
 
 
 def is_root() -> bool:
@@ -181,7 +183,7 @@ def upstreams() -> Iterator[list[Upstream]]:
 def nginx(upstreams: list[Upstream], tmp_path: Path, wait_for: Any) -> Iterator[Front]:
     """Before them, and before an evaluator that is not there."""
     *evaluators, admin = [one.server_port for one in upstreams]
-    with front(tmp_path, [free_port(), *evaluators], admin, wait_for) as found:
+    with closing(Port()) as nobody, front(tmp_path, [nobody.number, *evaluators], admin, wait_for) as found:
         yield found
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 from genlock.coordinator.commands.program import COMMANDS
-from genlock.coordinator.settings import TABLE, token
+from genlock.coordinator.notation import token
+from genlock.coordinator.settings import TABLE
 
 from deploy.files import DEPLOY, ROOT, program
 
@@ -41,7 +42,7 @@ def test_every_command_is_one() -> None:
 
 
 def test_every_variable_is_one() -> None:
-    known = {row.variable for row in TABLE} | {"GENLOCK_CODE"}
+    known = {row.variable for row in TABLE} | {"GENLOCK_CODE", "GENLOCK_CHECKPOINTS"}
     assert set(re.findall(r"\bGENLOCK_[A-Z_]+", PAGE)) - known == set()
     compose = (ROOT / "docker-compose.yml").read_text()
     for name in ("GENLOCK_CODE", "EVALUATOR_MEMORY", "GENLOCK_MAX_BYTES", "SECRETS_GID"):

@@ -46,39 +46,42 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, wait_for: Any) -> Ite
 
 class Listener:
     """Who has used which command, also inside scripts. Workers come by TCP and publishers by the socket: that is how MONITOR tells them
-    apart."""
+    apart. It hears later than they are executed: what it is told stands between them."""
 
     def __init__(self, server: Server) -> None:
         self.used: dict[str, set[str]] = {"worker": set(), "admin": set()}
-        self.deaf = threading.Event()  # while the super user acts, by the socket too
-        self._client = server.super()
+        self._client, self._voice = server.super(socket_timeout=None), server.super()  # it may be quiet for long
+        self._voice.ping()  # connected before anything is heard
         self._monitor = self._client.monitor()
         self._monitor.__enter__()
         self._thread = threading.Thread(target=self._listen, name="monitor")
         self._thread.start()
 
     def _listen(self) -> None:
-        who = "admin"
+        who, is_deaf = "admin", False  # deaf while the super user acts, by the socket too
         while True:
-            try:
-                heard = self._monitor.next_command()
-            except (redis.exceptions.RedisError, OSError, ValueError):
-                return
+            heard = self._monitor.next_command()
             name = heard["command"].partition(" ")[0].lower()
             if heard["client_type"] != "lua":
                 who = {"unix": "admin", "tcp": "worker"}[heard["client_type"]]
             if name == "echo":
-                return
-            if not self.deaf.is_set() or who == "worker":
+                word = heard["command"].split()[1]
+                if word == "end":
+                    return
+                is_deaf = word == "deaf"
+            elif not is_deaf or who == "worker":
                 self.used[who].add(name)
 
-    def end(self, server: Server) -> None:
-        self.deaf.set()
-        with server.super() as client:
-            client.echo("end")
+    def tell(self, word: str) -> None:
+        """A word: `deaf`, what comes by the socket from here on is the super user's; `hears`, it is the admin's again; `end`."""
+        self._voice.echo(word)
+
+    def end(self) -> None:
+        self.tell("end")
         self._thread.join()
         self._monitor.__exit__(None, None, None)
         self._client.close()
+        self._voice.close()
 
 
 def listed(role: str) -> set[str]:
@@ -105,7 +108,7 @@ class Stage:
         self.caches = [ModelCache(fleet, loaders={"m": loader}) for fleet in self.worker_fleets[:2]]
 
     def new_fleet(self, url: str) -> Fleet:
-        return Fleet(url, name=FLEET, store=self._folder / "store", state_dir=self._folder / "state", lease=0.5)
+        return Fleet(url, name=FLEET, store=self._folder / "store", state_dir=self._folder / "state", lease=1)
 
     def write(self, data: bytes) -> Path:
         path = self._folder / "m.bin"
@@ -195,11 +198,11 @@ def lose_everything(stage: Stage, server: Server, listener: Listener, wait_for: 
     """Somebody empties the server, and later overwrites a key: each time the workers begin a new epoch, and give back what was active."""
     for number, spoil in enumerate((empty, overwrite)):
         before = stage.fleet.status().epoch
-        listener.deaf.set()
+        listener.tell("deaf")
         with server.super() as client:
             spoil(client)
             wait_for(lambda client=client, before=before: epoch_of(client) > before, 20, "a worker begins an epoch")
-        listener.deaf.clear()
+        listener.tell("hears")
         wait_for(lambda: stage.fleet.status().open, 20, "the fleet opens")
         assert stage.publish(b"after %d" % number) == 6 + number
 
@@ -235,7 +238,7 @@ def test_each_user_may_do_what_its_role_needs_and_nothing_else(server: Server, s
         everything(stage, server, listener, wait_for)
     finally:
         stage.end()
-        listener.end(server)
+        listener.end()
     with server.super() as client:
         refused = [(entry["username"], entry["object"]) for entry in client.acl_log()]
     assert refused == []

@@ -19,8 +19,9 @@ import pytest
 import yaml
 from genlock.coordinator.commands import main
 from genlock.coordinator.errors import GenlockError
+from genlock.coordinator.notation import token
 from genlock.coordinator.server import EmbeddedServer
-from genlock.coordinator.settings import Settings, token
+from genlock.coordinator.settings import Settings
 
 from docs.console import lines_of, lines_of_example
 from docs.pages import ROOT, Block, blocks, page_names, text_of

@@ -15,6 +15,7 @@ from genlock.coordinator.admin.route import ROUTES
 from genlock.coordinator.settings import TABLE
 from genlock.worker.exposition import FAMILIES, PREFIX
 from genlock.worker.wire import KINDS
+from msgspec.structs import fields
 
 from docs.pages import ROOT, blocks_of, page_names, text_of
 from docs.programs import Wrong, parsed
@@ -22,7 +23,7 @@ from docs.reference import commands, errors_of_users, worker_routes
 
 PAGES = [page for page in page_names() if page != "CHANGELOG.md"]
 #: Variables of compose and of examples, not of genlock.
-NOT_OURS = {"GENLOCK_CODE", "GENLOCK_TAG"}
+NOT_OURS = {"GENLOCK_CODE", "GENLOCK_CHECKPOINTS", "GENLOCK_TAG"}
 #: The words of the protocol, each of which the glossary explains.
 # fmt: off
 WORDS = {
@@ -187,6 +188,13 @@ def test_every_error_is_in_the_page_about_trouble() -> None:
     assert set(re.findall(r"^\| `([A-Z][a-z]\w+)`", page, re.M)) - known == set()
 
 
+def test_the_page_of_the_admin_has_every_field_of_a_change() -> None:
+    """`why` of a clear, and the metrics of a publish, could be sent and stood nowhere."""
+    rows = re.findall(r"^\| `POST (\S+)` \| operator \| (.*) \|$", text_of("docs/admin.md"), re.M)
+    said = {path: set(re.findall(r"`(\w+)`", what)) for path, what in rows}
+    assert said == {route.path: {one.name for one in fields(route.body)} for route in ROUTES if route.body is not None}
+
+
 def test_the_words_of_the_protocol_are_in_the_glossary() -> None:
     rows = re.findall(r"^\| ([^|]+?) \|", text_of("docs/glossary.md"), re.M)
     explained = {word.strip() for row in rows for word in row.split(",")}
@@ -205,7 +213,7 @@ def test_every_metric_and_dtype_is_on_its_page() -> None:
 
 def test_every_event_of_a_worker_is_on_the_page() -> None:
     """Somebody counts lines by their event: none is made up, none is left out."""
-    code = "".join((ROOT / name).read_text() for name in ("worker/runtime.py", "worker/callbacks.py"))
+    code = "".join((ROOT / name).read_text() for name in ("worker/chronicle.py", "worker/callbacks.py"))
     said = set(re.findall(r'_facts\(\s*"([a-z-]+)"|"event": "([a-z-]+)"', code))
     page = text_of("docs/monitoring.md").partition("| event |")[2].partition("##")[0]
     there = {

@@ -75,7 +75,11 @@ class Scores(Service):
 
 
 def test_uvicorn_workers_change_together(
-    trainer: Fleet, serve: Callable[..., Any], ask_all_the_while: Callable[..., Any], tmp_path: Path
+    trainer: Fleet,
+    serve: Callable[..., Any],
+    ask_all_the_while: Callable[..., Any],
+    tmp_path: Path,
+    wait_for: Callable[..., Any],
 ) -> None:
     """Three processes that uvicorn has spawned, which nobody reports when they die and which share nothing. While requests run two
     generations are published: once `publish` has returned nobody answers from the one before, nobody saw an error, or an older answer
@@ -90,9 +94,11 @@ def test_uvicorn_workers_change_together(
     service = serve(3, app="fastapi_service:app", path=EXAMPLES, model="score", kind=Scores, GENLOCK_MODELS="")
     clients = ask_all_the_while(service)
     assert {a.value for a in service.each_worker()} == {1.0}
+    wait_for(lambda: clients.answers)
     for value in (2.0, 3.0):
         generation = publish(value)
         assert {(a.generation, a.value) for a in service.each_worker()} == {(generation, value)}
+        wait_for(lambda generation=generation: clients.answers[-1].generation == generation)
     clients.stop()
     assert (clients.errors, [a for a in clients.answers if a.status != 200 or a.stale]) == ([], [])
     assert order_violations(clients.answers) == []

@@ -8,7 +8,6 @@ import json
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from chaos.ports import Port
 from genlock.coordinator import Fleet
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "m10d"
@@ -31,9 +31,8 @@ class After:
     """gunicorn with two workers of after:app, on a free port of loopback."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self._kept = Port()
+        self.port = self._kept.number
         self.log = folder / "gunicorn.log"
         words = ["-c", "python:genlock.worker.hooks", "-b", f"127.0.0.1:{self.port}", "-w", "2", "after:app"]
         with self.log.open("wb") as log:
@@ -64,6 +63,11 @@ class After:
             return self.ask("GET", "/cache/status")[0] == 200
         except OSError:
             return False
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        self._kept.close()
 
 
 class Before:
@@ -113,8 +117,7 @@ class Clients:
 def after(environment: dict[str, str], tmp_path: Path) -> Iterator[After]:
     backend = After(tmp_path, {**environment, "GENLOCK_MODELS": ""})
     yield backend
-    backend.process.send_signal(signal.SIGTERM)
-    backend.process.wait(30)
+    backend.stop()
 
 
 @pytest.fixture

@@ -5,21 +5,25 @@ Each library has a process of its own (trainings/): what it warns of, and the th
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos.ports import Port
 from genlock.coordinator import Fleet
 
 JOBS = Path(__file__).parent / "trainings"
 Job = subprocess.Popen[str]
 #: A guess knows one digit of ten.
 CHANCE = 0.1
+#: Seconds that a job may take on a busy machine: the longest takes half a minute by itself.
+PATIENCE_S = 280
+
+pytestmark = pytest.mark.timeout(PATIENCE_S + 20)
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def start(alone: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Job]]
 
 def told(process: Job) -> Any:
     """What the job said at last."""
-    out, err = process.communicate(timeout=110)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err[-6000:]
     return json.loads(out.splitlines()[-1])
 
@@ -94,12 +98,8 @@ def test_transformers(start: Callable[..., Job], trainer: Fleet, tmp_path: Path)
 
 @pytest.fixture
 def ports() -> Iterator[list[str]]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(2)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        found = [str(probe.getsockname()[1]) for probe in probes]
-    yield found
+    with closing(Port()) as one, closing(Port()) as other:
+        yield [str(one.number), str(other.number)]
 
 
 def test_lightning_and_two_processes(

@@ -24,8 +24,8 @@ from torch import nn
 
 fuzz = settings.get_profile("fuzz")
 
-#: Seconds that an answer may take: a busy machine with two cores pauses for half of it; and with a body of megabytes.
-LONGEST_S, LONGEST_LARGE_S = 2.0, 10.0
+#: Seconds that an answer may take: a busy machine with two cores pauses for a second or two; and with a body of megabytes.
+LONGEST_S, LONGEST_LARGE_S = 5.0, 15.0
 MODEL, MISSING = "m", "missing"
 
 

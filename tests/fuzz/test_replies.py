@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from genlock.coordinator.calls import Epoch, Reply, ReplyInvalid, decode, hint_of
+from genlock.coordinator.calls import hint_of
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.flip import phases_of, refusal_of, workers_of
 from genlock.coordinator.records import Event, Hint, Member, Snapshot, as_number, as_object, read_record
+from genlock.coordinator.reply import Epoch, Reply, ReplyInvalid, decode
 from genlock.coordinator.status import history_of, name_of, numbers_of, status_of_model, status_of_worker
 from genlock.worker.listener import Listener
 from hypothesis import example, given, settings

@@ -21,10 +21,6 @@ import redis
 import torch
 from genlock.coordinator import calls
 from genlock.coordinator.calls import (
-    BAD,
-    FENCED,
-    READY,
-    REFUSED,
     Attach,
     Call,
     Hold,
@@ -34,7 +30,6 @@ from genlock.coordinator.calls import (
     Propose,
     Read,
     Reopen,
-    Reply,
     Rollback,
     Say,
     StartTask,
@@ -45,6 +40,7 @@ from genlock.coordinator.errors import Misuse, NotCommitted, NotReady, OutcomeUn
 from genlock.coordinator.fleet import Fleet as RealFleet
 from genlock.coordinator.identity import Identity
 from genlock.coordinator.registry import Registry
+from genlock.coordinator.reply import BAD, FENCED, READY, REFUSED, Reply
 from genlock.coordinator.settings import Settings
 from genlock.worker.cache import ModelCache
 from hypothesis import Phase, given, settings
@@ -72,7 +68,7 @@ VERDICTS = {
         "lock",
         "pinned",
     ),
-    *("poisoned", "plan", "name", "conflict", "unknown-model", "nowhere", "busy"),
+    *("poisoned", "plan", "name", "conflict", "unknown-model", "nowhere", "busy", "reused"),
 }
 CANARY = '{"steps": [500, 2500], "length": "1000", "policy": "x"}'
 COUNTED = '{"active": {"requests": 5, "slow": {"3": 5}}, "candidate": {"requests": 1e99}}'

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Iterable
 
-from genlock.coordinator.calls import READY, Attach, Lock, Propose, Read, Say, Settle
+from genlock.coordinator.calls import Attach, Lock, Propose, Read, Say, Settle
 from genlock.coordinator.endpoint import Endpoint
 from genlock.coordinator.errors import Unavailable
 from genlock.coordinator.identity import Identity
 from genlock.coordinator.registry import Registry
+from genlock.coordinator.reply import READY
 from genlock.coordinator.settings import Settings
 from genlock.coordinator.wait import Wait
 from puppet import LEASE_S, Fleet

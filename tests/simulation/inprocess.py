@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from genlock.coordinator.calls import Call, Epoch, Reply, decode
+from genlock.coordinator.calls import Call
+from genlock.coordinator.reply import Epoch, Reply, decode
 from genlock.coordinator.scripts import Caller, source_of
 
 try:  # the same language, a third faster; every schedule is the same on both, but not from one to the other

@@ -11,7 +11,8 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import msgspec
-from genlock.coordinator.calls import KEYS, Call, Epoch, Reply, keys_of
+from genlock.coordinator.calls import KEYS, Call, keys_of
+from genlock.coordinator.reply import Epoch, Reply
 from genlock.coordinator.scripts import Caller
 from inprocess import START_S, ScriptError, Server
 from violation import Violation

@@ -9,8 +9,8 @@ from typing import Any
 
 import observables
 from genlock.coordinator import endpoint, observer
-from genlock.coordinator.calls import BAD
 from genlock.coordinator.connection import manners
+from genlock.coordinator.reply import BAD
 from genlock.coordinator.wait import Wait
 from genlock.worker.agent import Agent
 from genlock.worker.hints import Hints
@@ -255,7 +255,7 @@ MUTANTS = {
     "requests not known": Mutant(
         "R10",
         "a proposal that was made before is made again",
-        lua=(("local known = earlier_answer(name, request)\nif known", "local known = nil\nif known"),),
+        lua=(("local known = answered(name, request, 'propose', version)\nif known", "local known = nil\nif known"),),
         check="a_proposal_twice_is_one",
     ),
     "a lease that never ends": Mutant(

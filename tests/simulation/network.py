@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from genlock.coordinator.calls import Attach, Call, Epoch, Reply
+from genlock.coordinator.calls import Attach, Call
+from genlock.coordinator.reply import Epoch, Reply
 
 if TYPE_CHECKING:
     from world import World

@@ -13,10 +13,7 @@ from dataclasses import replace
 
 from endings import a_call_ends, a_lock_expires, a_waiting_publisher_gives_up, fencing_ends, preparing_ends
 from genlock.coordinator.calls import (
-    BAD,
-    FENCED,
     KEYS,
-    READY,
     Ask,
     Attach,
     Evict,
@@ -30,6 +27,7 @@ from genlock.coordinator.calls import (
     Say,
     keys_of,
 )
+from genlock.coordinator.reply import BAD, FENCED, READY
 from genlock.worker.membership import Membership
 from genlock.worker.orders import Resubscribe
 from inprocess import ScriptError
@@ -132,11 +130,11 @@ def a_late_join_is_nobody(changes: Changes = ()) -> None:
     """The copy of a join makes an id; whoever hears it late must stay who it is."""
     fleet = Fleet(changes)
     worker = Puppet(fleet).run()
-    member, lease = worker.agent.member, worker.agent.lease
+    member, lease = worker.agent.member, worker.agent.membership.lease
     again = fleet.say(Join("{}"))
     assert again.id != member
     worker.agent.heard(Join("{}", 0), again, fleet.now, fleet.now)
-    assert worker.agent.member == member and worker.agent.lease is lease, "a late copy took its place"
+    assert worker.agent.member == member and worker.agent.membership.lease is lease, "a late copy took its place"
 
 
 def the_reply_to_an_old_list_acknowledges_nothing(changes: Changes = ()) -> None:
@@ -169,10 +167,10 @@ def an_evicted_worker_has_no_lease(changes: Changes = ()) -> None:
     """The lease of a membership ends with it: who was evicted and joins again begins with a new one."""
     fleet = Fleet(changes)
     worker = Puppet(fleet).run()
-    before = worker.agent.lease
+    before = worker.agent.membership.lease
     fleet.say(Evict(worker.agent.member or "", worker.beat().beat or ""))
     worker.run(LEASE_S / 2)
-    assert worker.agent.lease is not before and before.ended and before.deadline < 0
+    assert worker.agent.membership.lease is not before and before.ended and before.deadline < 0
 
 
 # --- R11: newest waits, not starves --------------------------------------------------------------------------------------

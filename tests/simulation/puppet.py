@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from genlock.coordinator.calls import NO_EPOCH, Attach, Call, Epoch, Heartbeat, Hold, Join, Lock, Propose, Read, Reply
+from genlock.coordinator.calls import Attach, Call, Heartbeat, Hold, Join, Lock, Propose, Read
 from genlock.coordinator.manifest import Artifact, Manifest
+from genlock.coordinator.reply import NO_EPOCH, Epoch, Reply
 from genlock.coordinator.scripts import Caller
 from genlock.worker.agent import Agent
 from genlock.worker.orders import Answered, Command, Load

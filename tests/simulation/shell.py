@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genlock.coordinator.calls import READY, Call, Reply, Say
+from genlock.coordinator.calls import Call, Say
 from genlock.coordinator.canary import LEAST_REQUESTS, place_of
 from genlock.coordinator.manifest import decode
+from genlock.coordinator.reply import READY, Reply
 from genlock.worker.agent import Agent
 from genlock.worker.orders import Answered, Cancel, Load, Resubscribe, Shown
 from genlock.worker.slot import Job
@@ -129,7 +130,7 @@ class Shell:
         if call is not None:
             self._is_busy = True
             self._send(call)
-        elif self.agent.left:
+        elif self.agent.membership.left:
             self.die()
         else:
             self._set_alarm()
@@ -313,7 +314,7 @@ class Shell:
         return is_candidate
 
     def _ask(self, request: Request) -> None:
-        if self.agent.leaving:
+        if self.agent.membership.leaving:
             return
         self._tokens += 1
         token = self._tokens

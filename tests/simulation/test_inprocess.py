@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import redis
-from genlock.coordinator.calls import NO_EPOCH, Attach, Epoch, Heartbeat, Join, Lock
+from genlock.coordinator.calls import Attach, Heartbeat, Join, Lock
+from genlock.coordinator.reply import NO_EPOCH, Epoch
 from genlock.coordinator.scripts import Caller, reached
 from inprocess import START_S, Client, ScriptError, Server
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import greenlet
 from genlock.coordinator import link, lock, publish, task
-from genlock.coordinator.calls import Call, Epoch, Reply
+from genlock.coordinator.calls import Call
 from genlock.coordinator.manifest import Artifact, Manifest
+from genlock.coordinator.reply import Epoch, Reply
 from network import Connection
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def in_virtual_time(lease_s: float) -> Iterator[None]:
     threads = SimpleNamespace(Thread=Joinable, Event=Event)
     found: list[tuple[Any, str, Any]] = [
         *((module, "clock", clock) for module in (link, lock, publish, task)),
-        *((module, "time", time) for module in (link, lock, publish)),
+        *((module, "time", time) for module in (link, lock)),
         *((link, "random", chance), (lock, "secrets", secrets), (lock, "threading", threads)),
         *((publish, "Draft", Draft), (publish, "Lock", partial(lock.Lock, expiry_s=LOCK_LEASES * lease_s))),
     ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from genlock.coordinator.calls import NO_EPOCH, Call, Epoch, Reply
+from genlock.coordinator.calls import Call
 from genlock.coordinator.canary import Canary
 from genlock.coordinator.errors import (
     FleetClosed,
@@ -24,6 +24,7 @@ from genlock.coordinator.identity import Identity
 from genlock.coordinator.link import Link
 from genlock.coordinator.records import Hint
 from genlock.coordinator.registry import Registry
+from genlock.coordinator.reply import NO_EPOCH, Epoch, Reply
 from genlock.coordinator.settings import Settings
 from machine import FLEET, FLEET_ID
 from threads import Thread, here

@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from genlock.coordinator.calls import READY, Call, Heal, Propose, Reply, Say
+from genlock.coordinator.calls import Call, Heal, Propose, Say
+from genlock.coordinator.reply import READY, Reply
 from violation import Violation
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Truth:
         for model, shown in shell.views.items():
             if shown.lease is not None and now < shown.lease.deadline and shown.key != self.active.get(model):
                 raise Violation(f"I1 {shell.name} answers {model} {shown.key}, active is {self.active.get(model)}")
-        for model, told in shell.agent.told.items():
+        for model, told in shell.agent.healing.told.items():
             key, before = told.key, shell.told.get(model)
             if before is not None and key != before and key[0] <= before[0]:
                 raise Violation(f"I5 {shell.name} goes from {model} {before} back to {key}")

@@ -303,7 +303,7 @@ class World:
         return ""
 
     def _missing_at(self, shell: Shell, loadable: dict[str, Key]) -> str:
-        if shell.is_paused or (shell.agent.leaving and not shell.agent.left):
+        if shell.is_paused or (shell.agent.membership.leaving and not shell.agent.membership.left):
             return "is busy"
         for model in shell.agent.slots:
             key, shown = loadable.get(model), shell.views.get(model)

@@ -6,17 +6,9 @@ from typing import Any
 
 import pytest
 from genlock.coordinator.calls import (
-    BAD,
-    FAILED,
-    FENCED,
-    READY,
-    REFUSED,
     Abort,
-    Active,
     Ask,
     Call,
-    Candidate,
-    Epoch,
     Evict,
     Heal,
     Heartbeat,
@@ -27,27 +19,37 @@ from genlock.coordinator.calls import (
     Open,
     Promote,
     Reopen,
-    Reply,
     Report,
     Rollback,
     Say,
     Settle,
-    State,
-    Task,
     TaskDone,
-    Watched,
 )
-from genlock.coordinator.calls import Tried as Plan
 from genlock.coordinator.canary import Both, Figures, Policy
 from genlock.coordinator.clock import patience_s, usable_s
-from genlock.coordinator.errors import Unsigned
 from genlock.coordinator.manifest import Artifact, Manifest
+from genlock.coordinator.reply import (
+    BAD,
+    FAILED,
+    FENCED,
+    READY,
+    REFUSED,
+    Active,
+    Candidate,
+    Epoch,
+    Reply,
+    State,
+    Task,
+    Watched,
+)
+from genlock.coordinator.reply import Tried as Plan
 from genlock.worker.agent import Agent
 from genlock.worker.membership import BACKOFF_FROM_S, BACKOFF_TO_S, DESCRIBE_EVERY
 from genlock.worker.orders import (
     Answered,
     Cancel,
     Clear,
+    Examine,
     Expelled,
     Flipped,
     Joined,
@@ -170,7 +172,7 @@ class Play:
 
     @property
     def lease(self) -> Lease:
-        return self.agent.lease
+        return self.agent.membership.lease
 
     def quiet(self) -> None:
         """Nothing more to send now."""
@@ -286,7 +288,11 @@ def test_a_reply_to_another_membership_says_nothing(serving: Play, call: Call) -
     serving.now += 1
     serving.hears(call, states={"m": idle(9, 2)})
     serving.hears(call, "unknown")
-    assert serving.lease.deadline == before and serving.agent.member == "1" and serving.agent.told["m"].key == key(1)
+    assert (
+        serving.lease.deadline == before
+        and serving.agent.member == "1"
+        and serving.agent.healing.told["m"].key == key(1)
+    )
 
 
 def test_a_list_is_sent_until_it_is_acknowledged(play: Play) -> None:
@@ -373,12 +379,12 @@ def test_leaving_ends_the_lease_before_redis_is_told(serving: Play) -> None:
     serving.agent.asked(1, ("m",))
     before = serving.lease
     serving.agent.leave()
-    assert before.ended and serving.agent.shown(serving.now) == {} and not serving.agent.left
+    assert before.ended and serving.agent.shown(serving.now) == {} and not serving.agent.membership.left
     (answer,) = serving.taken(Answered)
     assert "leaving" in answer.why
     serving.agent.hold(["m"])
     assert serving.expect(Leave) == Leave("1")
-    assert serving.agent.left
+    assert serving.agent.membership.left
     serving.quiet()
 
 
@@ -387,10 +393,10 @@ def test_leaving_without_redis_or_without_a_membership_is_done_at_once(serving: 
     call = serving.call()
     assert isinstance(call, Leave)
     serving.agent.unreachable(call, serving.now)
-    assert serving.agent.left
+    assert serving.agent.membership.left
     fresh = Play()
     fresh.agent.leave()
-    assert fresh.agent.left
+    assert fresh.agent.membership.left
     fresh.quiet()
 
 
@@ -696,7 +702,7 @@ def test_a_fleet_that_is_behind_is_reopened(serving: Play) -> None:
     serving.open = True
     serving.joins("2")
     serving.expect(Hold, states={"m": idle(1, 1)})
-    assert serving.mode() == "ask" and serving.agent.told["m"].key == key(2)
+    assert serving.mode() == "ask" and serving.agent.healing.told["m"].key == key(2)
     reopen = serving.call()
     assert isinstance(reopen, Reopen) and reopen.gen == 2 and reopen.heard == 1
     serving.epoch, serving.open, serving.revision = Epoch(3, "n3"), False, 1
@@ -951,11 +957,11 @@ def test_a_last_good_one_that_cannot_be_loaded_ends_the_wait(play: Play) -> None
 def test_another_fleets_redis_is_not_believed(serving: Play, verdict: str) -> None:
     """R6: another fleet's id, or keys that a newer program wrote."""
     serving.hears(Heartbeat("1", 1), verdict, epoch=0, nonce="", lease=0)
-    assert serving.agent.gone and serving.agent.refused == verdict
+    assert serving.agent.gone and serving.agent.membership.refused == verdict
     serving.quiet()
     serving.now += BACKOFF_TO_S
     serving.expect(Heartbeat)
-    assert serving.agent.refused == ""
+    assert serving.agent.membership.refused == ""
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------------
@@ -1027,7 +1033,7 @@ def tried(rev: int, mine: str | None = READY, *, step: int = 1, share: int = 200
 
 def counts(play: Play) -> tuple[int, int]:
     """What the next report would say: requests of the active generation, and of the candidate."""
-    one = play.agent.trials["m"]
+    one = play.agent.trials.on["m"]
     return one.active.requests, one.candidate.requests
 
 
@@ -1065,7 +1071,7 @@ def test_a_canary_is_reported_once_in_a_lease(trying: Play) -> None:
 def test_who_only_prepares_reports_nothing(serving: Play) -> None:
     ready_for_2(serving)
     serving.expect(Say, states={"m": preparing(2, 1, 2, READY)})
-    assert serving.agent.trials == {} and serving.agent.shown(serving.now)["m"].trial is None
+    assert serving.agent.trials.on == {} and serving.agent.shown(serving.now)["m"].trial is None
 
 
 def test_each_step_counts_anew(trying: Play) -> None:
@@ -1081,7 +1087,7 @@ def test_the_end_of_a_canary_ends_its_reports(trying: Play) -> None:
     trying.agent.hinted(1, 4, "m", trying.now)
     trying.reads(m=idle(4, 1))
     shown = trying.agent.shown(trying.now)["m"]
-    assert (shown.trial, shown.other, trying.agent.trials) == (None, None, {})
+    assert (shown.trial, shown.other, trying.agent.trials.on) == (None, None, {})
     for _ in range(9):
         call = trying.until(Heartbeat)
         trying.hears(call)
@@ -1165,7 +1171,7 @@ def test_a_new_epoch_counts_anew(trying: Play) -> None:
     answers(trying, 3)
     trying.epoch = Epoch(2, "n2")
     trying.hears(Heartbeat("1", 1), "epoch")
-    assert trying.agent.trials == {}
+    assert trying.agent.trials.on == {}
 
 
 def test_whoever_hears_enough_says_what_follows(serving: Play) -> None:
@@ -1239,41 +1245,93 @@ def test_a_watch_of_another_generation_is_not_ours(serving: Play) -> None:
 # --- signatures ------------------------------------------------------------------------------------------------------
 
 
-def test_a_manifest_is_examined_before_it_is_loaded_and_refused_in_its_own_words() -> None:
-    """A candidate is rejected with the error's own words; what is active is asked for again, and is loaded as soon as it is another."""
-    looked: list[tuple[str, int, str, int]] = []
-    trusted = {version(1)}
-
-    def examine(model: str, generation: int, manifest: Manifest, rollback: int) -> None:
-        looked.append((model, generation, manifest.version, rollback))
-        if manifest.version not in trusted:
-            raise Unsigned(model, manifest.version)
-
-    play = Play(examine=examine)
+@pytest.fixture
+def examining() -> Play:
+    """Generation 1 is active, was vouched for, and is answered from; 2 is the candidate, and is being examined."""
+    play = Play(examines=True)
     play.agent.hold(["m"])
     play.joins()
     play.expect(Hold, states={"m": idle(1, 1)})
     play.expect(ManifestOf, manifest=MANIFESTS[1].encode().decode())
+    examined(play, 1)
     play.call()
     play.ends(1)
     play.hears(Ask("1", ("m",)), states={"m": preparing(2, 1, 2)})
     play.expect(ManifestOf, manifest=MANIFESTS[2].encode().decode(), target=1)
+    play.quiet()
+    assert not play.loads
+    return play
+
+
+def examined(play: Play, gen: int, said: str = "", why: str = "") -> None:
+    """What it wanted examined is that generation's manifest; it hears what was found."""
+    (order,) = play.taken(Examine)
+    assert (order.found.gen, order.found.version) == key(gen)
+    play.agent.examined(order.found, said, why, play.now)
+
+
+def test_a_manifest_is_examined_before_it_is_loaded_and_refused_in_its_own_words(examining: Play) -> None:
+    """A candidate is rejected with the error's own words; what is active is asked for again, and is loaded as soon as it is another."""
+    play = examining
+    examined(play, 2, REFUSED, "it is not signed")
     said = play.call()
     assert isinstance(said, Say) and said.said == REFUSED
-    assert said.detail["step"] == "signature" and "is not signed" in said.detail["why"]
-    assert looked == [("m", 1, version(1), 0), ("m", 2, version(2), 1)] and not play.loads
+    assert (said.detail["step"], said.detail["why"]) == ("signature", "it is not signed") and not play.loads
     play.hears(said, states={"m": idle(3, 1)})
     assert play.mode() == "lease"
 
     play.hears(Ask("1", ("m",)), states={"m": idle(4, 5)})
     play.expect(ManifestOf, manifest=MANIFESTS[5].encode().decode())
+    examined(play, 5, REFUSED, "it is not signed")
+    play.call()
     assert not play.loads and play.mode() == "ask"
-    trusted.add(version(5))
     again = play.until(ManifestOf)
     play.hears(again, manifest=MANIFESTS[5].encode().decode())
+    examined(play, 5)
     play.call()
     play.ends(5)
     assert play.mode() == "lease" and play.agent.slots["m"].shown == key(5)
+
+
+def test_a_manifest_that_cannot_be_examined_here_is_tried_again(examining: Play) -> None:
+    """Not refused: that would reject it for the whole fleet, and the fault is this host's."""
+    examined(examining, 2, FAILED, "the disk says nothing")
+    said = examining.call()
+    assert isinstance(said, Say) and (said.said, said.detail["step"]) == (FAILED, "signature")
+    examining.hears(said, states={"m": preparing(3, 1, 2, FAILED)})
+    examining.hears(examining.until(ManifestOf), manifest=MANIFESTS[2].encode().decode())
+    examined(examining, 2)
+    examining.call()
+    examining.ends(2)
+
+
+def test_while_a_manifest_is_examined_the_heart_beats_and_nothing_is_asked_twice(examining: Play) -> None:
+    for _ in range(5):
+        call = examining.until(Heartbeat)
+        examining.hears(call)
+        examining.quiet()
+    examined(examining, 2)
+    examining.call()
+    examining.ends(2)
+
+
+def test_what_is_found_of_another_than_is_wanted_counts_for_nothing(examining: Play) -> None:
+    """A later candidate, a new epoch in which the number is another's, a drop: what was examined before is not asked about any more."""
+    play = examining
+    (second,) = play.taken(Examine)
+    play.hears(Ask("1", ("m",)), states={"m": preparing(4, 1, 3)})
+    play.expect(ManifestOf, manifest=MANIFESTS[3].encode().decode())
+    play.agent.examined(second.found, REFUSED, "it is not signed", play.now)
+    (third,) = play.taken(Examine)
+    play.quiet()
+
+    play.epoch, play.revision = Epoch(2, "n2"), 4
+    play.hears(Heartbeat("1", 1), "epoch")
+    play.agent.examined(third.found, "", "", play.now)
+    assert not play.agent.slots["m"].manifests.keys() & {key(2), key(3)}
+    play.agent.drop(["m"])
+    play.agent.examined(third.found, "", "", play.now)
+    assert play.agent.slots == {}
 
 
 def test_what_was_gone_back_to_is_healed_as_that(play: Play) -> None:

@@ -79,8 +79,9 @@ def test_memory_that_was_written_over_says_nothing() -> None:
 
 
 @pytest.fixture
-def dead(fleet: Fleet, redis_url: str, tmp_path: Path) -> Membership:
-    """A member of the fleet that says nothing any more."""
+def dead(fleet: Fleet, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Membership:
+    """A member of the fleet that says nothing any more. Its parent waits for as long as a busy Redis takes."""
+    monkeypatch.setattr(room, "CALL_S", 10.0)
     member = fleet.registry.ask(Join('{"worker": "h:1"}')).id
     assert member
     epoch = fleet.registry.epoch

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from genlock.coordinator.calls import Epoch
 from genlock.coordinator.canary import Figures, hundredths, place_of
 from genlock.coordinator.errors import (
     BadInput,
@@ -29,8 +26,7 @@ from genlock.coordinator.errors import (
     UnknownModel,
 )
 from genlock.coordinator.fleet import Fleet
-from genlock.worker import cache as room
-from genlock.worker.cache import ModelCache, caches, on_joined
+from genlock.worker.cache import ModelCache
 from genlock.worker.hitrate import HitRate
 from safetensors.torch import save_file
 from torch import nn
@@ -83,7 +79,7 @@ def test_several_models_are_answered_from_one_instant(publish: Publish, new_cach
             assert (b.model, y(b), a.model, y(a)) == ("b", 2, "a", 1)
     publish(3, "a")
     # Who is committed for may not have read it yet, and asks; uses are counted on what is answered from memory.
-    wait_for(lambda: cache.views["a"].generation == 2, 20, "it has read the commit")
+    wait_for(lambda: cache._views["a"].generation == 2, 20, "it has read the commit")
     b, a = cache.use_many("b", "a")
     assert (a.generation, y(a), y(b)) == (2, 3, 2)
     assert (a.uses, b.uses) == (1, 2), "each is counted on its view"
@@ -621,90 +617,3 @@ def test_a_worker_that_starts_without_redis_answers_from_the_last_good_on_its_di
     view = cache.get("m")
     assert (view.stale, view.generation, y(view)) == (True, 1, 3)
     assert cache.why_not_ready() == {}
-
-
-# --- processes -------------------------------------------------------------------------------------------------------
-
-
-def test_memberships_are_told_before_the_first_hold(
-    publish: Publish, fleet: Fleet, new_cache: NewCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a parent process rests on: a child that dies while it is waited for can be named."""
-    monkeypatch.setattr(room, "_on_joined", [])
-    told: list[Any] = []
-
-    def joined(cache: ModelCache, member: str, epoch: Epoch) -> None:
-        assert threading.current_thread().name == "genlock-runtime"
-        told.append((cache, member, epoch.number, fleet.workers()[0].models))
-
-    on_joined(joined)
-    publish(1)
-    cache = new_cache()
-    cache.get("m")
-    member = fleet.workers()[0]
-    assert told == [(cache, member.member, fleet.status().epoch, [])]
-    assert member.models == ["m"]
-    assert cache in caches()
-
-
-FORKS = """
-import os, sys
-from genlock.coordinator.fleet import Fleet
-from genlock.worker import ModelCache
-import torch
-torch.set_num_threads(1)
-
-url, store, state = sys.argv[1:]
-cache = ModelCache(Fleet(url, name="t", store=store, state_dir=state), loaders={"m": lambda: torch.nn.Linear(2, 2)})
-seen = []
-cache.on_flip(lambda *facts: seen.append(os.getpid()))
-first = cache.get("m")
-read, write = os.pipe()
-child = os.fork()
-if child == 0:
-    assert cache.views == {} and cache.runtime is None, "nothing of the parent's"
-    view = cache.get("m")
-    assert view.payload is not first.payload
-    names = sorted(worker.worker for worker in Fleet(url, name="t", store=store, state_dir=state).workers())
-    cache.close()
-    os.write(write, repr((cache.worker, names, seen[-1] == os.getpid())).encode())
-    os._exit(0)
-os.waitpid(child, 0)
-print(eval(os.read(read, 10000)), cache.worker, cache.get("m") is first, sep="|")
-cache.close()
-"""
-
-
-def test_after_a_fork_the_child_is_a_worker_of_its_own(publish: Publish, redis_url: str, tmp_path: Path) -> None:
-    """R12: the parent's views, threads, connections and membership are not the child's; the parent notices nothing."""
-    publish(1)
-    command = [sys.executable, "-c", FORKS, redis_url, str(tmp_path / "store"), str(tmp_path / "state")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    text, parent, same = done.stdout.strip().split("|")
-    child, names, called = eval(text)
-    assert names == sorted([child, parent])
-    assert child != parent
-    assert (called, same) == (True, "True")
-
-
-def test_a_process_that_just_ends_leaves_its_fleet(
-    publish: Publish, fleet: Fleet, redis_url: str, tmp_path: Path
-) -> None:
-    """Nobody calls close() at the end of a script."""
-    publish(1)
-    script = FORKS.partition("seen = []")[0] + 'cache.get("m")\n'
-    command = [sys.executable, "-c", script, redis_url, str(tmp_path / "store"), str(tmp_path / "state")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert [event.what for event in fleet.events()][-2:] == ["joined", "left"]
-
-
-def test_importing_it_loads_neither_torch_nor_flask() -> None:
-    """A gunicorn master imports the hooks; torch would have to be loaded before the fork, and Flask is not everybody's."""
-    script = (
-        "import sys, genlock.worker, genlock.worker.hooks;"
-        "print([m for m in ('torch', 'numpy', 'flask', 'werkzeug', 'gunicorn', 'typer', 'rich') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "[]"

@@ -18,9 +18,11 @@ import pytest
 import torch
 from genlock.coordinator.errors import BadInput, DoesNotFit, NotReady, SettingsInvalid
 from genlock.coordinator.fleet import Fleet
+from genlock.coordinator.task import TaskResult
+from genlock.coordinator.watching.offer import Offered
 from genlock.worker import compat
-from genlock.worker.batches import UnknownSignature
 from genlock.worker.compat import ModelEvaluator
+from genlock.worker.signatures import UnknownSignature
 from torch import nn
 
 ROOT = Path(__file__).parents[2]
@@ -53,17 +55,18 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genlock.worker.intake._unchanged_s", lambda _path: 60.0)
     monkeypatch.setattr("genlock.coordinator.watching.watcher.SETTLED_S", 0.05)
     monkeypatch.setattr("genlock.coordinator.watching.watcher.POLL_S", 0.05)
-    monkeypatch.setattr("genlock.worker.batches.LOOK_S", 0.05)
+    monkeypatch.setattr("genlock.worker.newcomers.LOOK_S", 0.05)
 
 
 @pytest.fixture
 def train(tmp_path: Path) -> Train:
-    """train("a", 2.0, rqa_sig=SIG): training overwrites the file of that name."""
+    """train("a", 2.0, rqa_sig=SIG): training overwrites the file of that name. Instead of what its model multiplies by: a state dict; a
+    good file that a test overwrites with a bad one may have been published in between."""
 
-    def write(name: str, value: float, rqa_sig: str = SIG) -> Path:
+    def write(name: str, value: float | dict[str, torch.Tensor], rqa_sig: str = SIG) -> Path:
         path = tmp_path / "models" / rqa_sig / f"{name}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(weights(value), path)
+        torch.save(value if isinstance(value, dict) else weights(value), path)
         return path
 
     return write
@@ -118,7 +121,11 @@ def test_the_first_use_publishes_once_for_all_workers(
 def test_a_host_without_the_files_takes_the_fleets(train: Train, new_evaluator: NewEvaluator, tmp_path: Path) -> None:
     train("a", 2)
     assert answers(new_evaluator()) == {"a": 2}
-    assert answers(new_evaluator(models_dir=tmp_path / "nowhere")) == {"a": 2}
+    elsewhere = new_evaluator(models_dir=tmp_path / "nowhere")
+    assert answers(elsewhere) == {"a": 2}
+    assert elsewhere.refresh(SIG).models == {"a": "refreshed"}
+    with pytest.raises(UnknownSignature):
+        elsewhere.refresh("nix")
 
 
 def test_what_stands_for_nothing_is_named(train: Train, new_evaluator: NewEvaluator, tmp_path: Path) -> None:
@@ -133,6 +140,33 @@ def test_what_stands_for_nothing_is_named(train: Train, new_evaluator: NewEvalua
     with pytest.raises(BadInput):
         evaluator.load_models("../models")
     assert list(evaluator.cache_status()["signatures"]) == [SIG], "names come with requests: none is remembered"
+
+
+def test_a_signature_that_nobody_has_costs_next_to_nothing(
+    train: Train, new_evaluator: NewEvaluator, fleet: Fleet, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any name may come with a request: each opened a connection, and read the whole fleet."""
+    monkeypatch.setattr("genlock.worker.batches.UNKNOWN_S", 3600.0)
+    path = train("a", 2, rqa_sig="trained")
+    evaluator = new_evaluator()
+    snapshots: list[Fleet] = []
+    snapshot = Fleet.snapshot
+    monkeypatch.setattr(Fleet, "snapshot", lambda one: (snapshots.append(one), snapshot(one))[1])
+    for number in range(50):
+        with pytest.raises(UnknownSignature, match="the fleet has no model of it"):
+            evaluator.load_models(f"none-{number % 7}")
+    assert len(snapshots) == 1
+    assert answers(evaluator, "trained") == {"a": 2}, "files of this host are seen at once"
+    fleet.publish("elsewhere--a", path)
+    with pytest.raises(UnknownSignature):
+        evaluator.load_models("elsewhere")
+    evaluator.cache.forget("elsewhere")
+    assert answers(evaluator, "elsewhere") == {"a": 2}
+    fleet.publish("later--a", path)
+    with pytest.raises(UnknownSignature):
+        evaluator.load_models("later")
+    monkeypatch.setattr("genlock.worker.batches.UNKNOWN_S", 0.0)
+    assert answers(evaluator, "later") == {"a": 2}, "that is forgotten after a moment"
 
 
 def test_more_models_than_a_worker_holds_are_refused_before_anything_is_published(
@@ -155,8 +189,7 @@ def test_a_file_that_comes_later_joins_when_it_is_loaded(
     train("a", 2)
     evaluator = new_evaluator(cache_check_mtime=True)
     assert answers(evaluator) == {"a": 2}
-    bad = train("b", 3)
-    torch.save({"wrong": torch.zeros(1)}, bad)
+    bad = train("b", {"wrong": torch.zeros(1)})
     wait_for(lambda: "b is left out of its batch, because generation 1 could not be loaded here" in caplog.text)
     assert answers(evaluator) == {"a": 2}
     train("b", 4)
@@ -166,15 +199,16 @@ def test_a_file_that_comes_later_joins_when_it_is_loaded(
 
 
 def test_a_bad_new_file_keeps_no_worker_from_answering(
-    train: Train, new_evaluator: NewEvaluator, fleet: Fleet, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+    train: Train, new_evaluator: NewEvaluator, tmp_path: Path, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Training leaves a torn file, one of other shapes and one with a name too long beside the good ones. Workers that ran went on without
     them; every one that was started after that answered 422 or 503 for the whole signature."""
     train("a", 2)
     running = new_evaluator(cache_check_mtime=True)
     assert answers(running) == {"a": 2}
-    train("torn", 3).write_bytes(train("torn", 3).read_bytes()[:700])
-    torch.save({"weight": torch.zeros(7, 7), "bias": torch.zeros(7)}, train("wrong", 4))
+    whole = train("other", 3, rqa_sig="other").read_bytes()
+    (tmp_path / "models" / SIG / "torn.pt").write_bytes(whole[:700])
+    train("wrong", {"weight": torch.zeros(7, 7), "bias": torch.zeros(7)})
     train("ä" * 40, 5)
     wait_for(lambda: "wrong is left out of its batch, because generation 1" in caplog.text)
     assert answers(running) == {"a": 2}
@@ -250,7 +284,7 @@ def test_a_new_redis_gets_the_files_again(train: Train, new_evaluator: NewEvalua
     train("a", 2)
     evaluator = new_evaluator()
     assert answers(evaluator) == {"a": 2}
-    evaluator.cache.batches = {SIG: {"a": "gone--a"}}
+    evaluator.cache.signatures.replace(SIG, {"a": "gone--a"})
     assert answers(evaluator) == {"a": 2}
 
 
@@ -291,7 +325,7 @@ def test_weights_without_build_say_what_is_missing(train: Train, new_evaluator: 
     with pytest.raises(
         NotReady, match=r'EVALUATION_CONFIG\["build"\] = build, a function that makes the module of a name'
     ):
-        new_evaluator({"max_wait_s": 1.0}, build=None).load_models(SIG)
+        new_evaluator(build=None).load_models(SIG)
 
 
 def test_a_whole_pickled_module_says_what_to_do(train: Train, new_evaluator: NewEvaluator) -> None:
@@ -353,6 +387,70 @@ def test_a_refresh_does_not_say_refreshed_of_a_file_that_is_not_served(
     fleet.rollback(evaluator.cache.batches[SIG]["a"], pin=False)
     assert evaluator.refresh(SIG).models == {"a": "kept"}
     assert answers(evaluator) == {"a": 2}
+
+
+class Clock:
+    """Time passes where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_refresh_keeps_its_time_however_many_models_there_are(
+    train: Train, new_evaluator: NewEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve files were being written: a refresh for 3 s took 9, and one of fifty models longer than gunicorn lets a worker be busy."""
+    for name in "abcd":
+        train(name, 2)
+    evaluator, clock = new_evaluator(), Clock()
+    assert set(answers(evaluator)) == set("abcd")
+    waited: dict[str, float] = {}
+
+    def published(fleet: Fleet, model: str, path: Path, *, note: str, timeout_s: float, is_all: bool) -> Offered:
+        assert is_all, "the fleet has no more time for it than that"
+        waited[path.stem] = timeout_s
+        clock.now += {"a": 1.0, "b": 0.5}.get(path.stem, timeout_s)
+        if path.stem == "c":
+            raise NotReady(model, "it was written to all the time")
+        return Offered(model=model, outcome="committed")
+
+    monkeypatch.setattr(compat, "clock", clock)
+    monkeypatch.setattr(compat, "publish_file", published)
+    done = evaluator.refresh(SIG, timeout=3.0)
+    assert clock.now == 103.0
+    assert waited == {"a": 3.0, "b": 2.0, "c": 1.5}, "each what the others have left"
+    assert done.models == {"a": "published", "b": "published", "c": "failed", "d": "failed"}
+    why = done.result.failed[evaluator.cache.batches[SIG]["d"]]
+    assert "the time was over before its turn came: ask again" in why
+
+
+def test_the_workers_get_what_publishing_has_left_of_the_time(
+    train: Train, new_evaluator: NewEvaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes to find that a file is no other one was spent twice."""
+    train("a", 2)
+    train("b", 3)
+    evaluator, clock = new_evaluator(), Clock()
+    assert answers(evaluator) == {"a": 2, "b": 3}
+    waited: list[float] = []
+
+    def unchanged(fleet: Fleet, model: str, path: Path, **_: Any) -> Offered:
+        clock.now += 2.0
+        return Offered(model=model, outcome="unchanged", version=fleet.model(model).version)
+
+    def refresh(_fleet: Fleet, model: str, *, timeout: float) -> TaskResult:
+        waited.append(timeout)
+        clock.now += 0.5
+        return TaskResult(kind="refresh", model=model, asked=0, done={}, failed={}, silent=())
+
+    monkeypatch.setattr(compat, "clock", clock)
+    monkeypatch.setattr(compat, "publish_file", unchanged)
+    monkeypatch.setattr(Fleet, "refresh", refresh)
+    assert evaluator.refresh(SIG, timeout=4.5).models == {"a": "refreshed", "b": "failed"}
+    assert waited == [2.5], "for the second one nothing was left after its file was read"
 
 
 def test_one_entry_and_one_signature_and_all_are_dropped_here(

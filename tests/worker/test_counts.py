@@ -1,31 +1,9 @@
-"""worker/counts.py: counts by kind, and histograms of times."""
+"""worker/counts.py: counts and times by kind."""
 
 from __future__ import annotations
 
-import pytest
-from genlock.worker.counts import BUCKETS_S, MAX_KINDS, OTHERS, Kinds, Times, add_time, facts_of
-
-
-def test_times_are_a_cumulative_histogram() -> None:
-    """`le` means at most: a time that is exactly a bound belongs into its bucket, one above all bounds
-    only into +Inf.
-    """
-    times = Times()
-    assert times.facts()["last_s"] is None
-    for seconds in (0.0, 0.01, 0.010001, 500.0):
-        times.add(seconds)
-    facts = times.facts()
-    buckets = facts["buckets"]
-    assert list(buckets) == [*map(str, BUCKETS_S), "+Inf"]
-    assert (buckets["0.0001"], buckets["0.01"], buckets["0.03"], buckets["120.0"], buckets["+Inf"]) == (
-        1,
-        2,
-        3,
-        3,
-        4,
-    )
-    assert (facts["count"], facts["last_s"]) == (4, 500.0)
-    assert facts["sum_s"] == pytest.approx(500.020001)
+from genlock.coordinator.metrics import Times
+from genlock.worker.counts import MAX_KINDS, OTHERS, Kinds, add_time, facts_of
 
 
 def test_kinds_are_bounded() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -193,12 +195,28 @@ def test_an_app_speaks_for_its_own_evaluator(
 
 def test_an_app_without_an_evaluator_gets_one(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
     """Old code may only have registered the blueprint."""
-    monkeypatch.setattr(evaluation, "evaluators", [])
-    monkeypatch.setattr(compat, "evaluators", evaluation.evaluators)
+    monkeypatch.setattr(evaluation, "_evaluators", ())
     monkeypatch.setattr(compat, "EVALUATION_CONFIG", {**compat.EVALUATION_CONFIG, **config}, raising=False)
     app = Flask("old")
     app.register_blueprint(evaluation_bp)
     assert app.test_client().get("/cache/status").get_json()["config"]["cache_check_mtime"] is False
-    assert len(evaluation.evaluators) == 1
-    evaluation.evaluators[0].close()
-    assert evaluation.evaluators == []
+    gc.collect()
+    (evaluator,) = evaluation.evaluators()
+    with app.app_context():
+        assert evaluation.evaluator_of_app() is evaluator, "the app has it"
+    evaluator.close()
+    assert evaluation.evaluators() == []
+
+
+def test_an_evaluator_that_nobody_has_is_gone(
+    config: dict[str, Any], new_fleet: Callable[..., Fleet], evaluator: ModelEvaluator
+) -> None:
+    """Routes may speak for it, and kept it, its models and its memory for as long as the process ran."""
+    later = ModelEvaluator(config, fleet=new_fleet())
+    gone = weakref.ref(later)
+    with new_app(evaluator).app_context():
+        assert evaluation.evaluator_of_app() is later
+        del later
+        gc.collect()
+        assert gone() is None
+        assert evaluation.evaluator_of_app() is evaluator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 import torch
 from genlock.coordinator.errors import NotReady
+from genlock.coordinator.filesystem import Filesystem
 from genlock.coordinator.fleet import Fleet
+from genlock.worker import hostcache
 from genlock.worker.cache import ModelCache
 from safetensors.torch import save_file
+from torch import nn
 
 Publish = Callable[..., Any]
 NewCache = Callable[..., ModelCache]
@@ -60,6 +64,62 @@ def test_a_rollback_to_the_same_content_has_its_own_number(publish: Publish, new
     fleet.rollback("m", pin=False)
     again = cache.get("m")
     assert (again.generation, again.version, float(again.payload(X)[0][0])) == (3, first.version, 1.0)
+
+
+def words(tmp_path: Path) -> int:
+    """How many name what they hold of the host cache."""
+    return len(list((tmp_path / "state" / "cache" / "held").iterdir()))
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is on a network: what is loaded is fetched first."""
+    monkeypatch.setattr(hostcache, "kind_of", lambda _: Filesystem("nfs", is_local=False, tells=False))
+
+
+def test_a_cache_that_is_closed_holds_nothing_of_the_host_cache(
+    publish: Publish, new_cache: NewCache, tmp_path: Path, network: None, wait_for: WaitFor
+) -> None:
+    """Each `open` and `close` left a descriptor, and a word for what nobody had any more."""
+    publish(1)
+    cache = new_cache(settings={"use_cache": "false"})
+    for _ in range(3):
+        cache.open()
+        cache.get("m")
+        assert words(tmp_path) == 2, "of the runtime, and of the request's own loads"
+        cache.close()
+        wait_for(lambda: words(tmp_path) == 0)
+
+
+def test_closing_ends_a_load_of_a_request_and_waits_for_nobody(
+    publish: Publish,
+    new_cache: NewCache,
+    tmp_path: Path,
+    network: None,
+    background: Callable[[Callable[[], Any]], Any],
+    wait_for: WaitFor,
+) -> None:
+    """Its thread uses the host cache: that is closed when it has ended."""
+    publish(1)
+    begun, go_on, held = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> nn.Module:
+        if held.is_set():
+            begun.set()
+            assert go_on.wait(20)
+        return nn.Linear(2, 2)
+
+    cache = new_cache(settings={"use_cache": "false"}, loaders={"m": slow})
+    cache.prewarm()
+    held.set()
+    request = background(lambda: cache.get("m"))
+    assert begun.wait(20)
+    cache.close()
+    wait_for(lambda: words(tmp_path) == 1, description="the runtime's to go")
+    go_on.set()
+    with pytest.raises(NotReady, match="was closed"):
+        request.result(20)
+    assert words(tmp_path) == 0
 
 
 def test_a_missing_file_is_a_failure_with_its_step(publish: Publish, new_cache: NewCache, fleet: Fleet) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.logs import JsonFormatter
-from genlock.worker import cache as cache_room
-from genlock.worker import hooks
+from genlock.worker import badge as badge_room
+from genlock.worker import hooks, living
 from genlock.worker.badge import Badge, Membership
 from genlock.worker.cache import ModelCache
 from gunicorn.app.base import Application
@@ -59,10 +59,17 @@ def worker(server: Any) -> Any:
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that nobody has prepared yet."""
-    monkeypatch.setattr(cache_room, "_on_joined", [])
+    monkeypatch.setattr(living, "_on_joined", [])
     monkeypatch.setattr(hooks, "_warned", set())
     monkeypatch.setattr(hooks, "_ours", logging.Logger("genlock"))
     yield
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arbiter waits for as long as a busy Redis takes to hear of a dead worker."""
+    monkeypatch.setattr(hooks, "REPORT_S", 20.0)
+    monkeypatch.setattr(badge_room, "CALL_S", 10.0)
 
 
 @pytest.fixture
@@ -98,17 +105,22 @@ def test_gunicorn_reads_it_as_python_and_as_part_of_another(tmp_path: Path) -> N
 
 
 def test_a_worker_is_warm_before_it_takes_requests(
-    publish: Publish, new_cache: NewCache, server: Any, worker: Any, only: Any
+    publish: Publish, new_cache: NewCache, server: Any, worker: Any, only: Any, wait_for: WaitFor
 ) -> None:
+    """gunicorn would kill one that gives no sign while a large model loads."""
     publish(1)
-    cache = new_cache()
+
+    def large() -> nn.Module:
+        wait_for(lambda: worker.signs, description="a sign while it loads")
+        return nn.Linear(2, 2)
+
+    cache = new_cache(loaders={"m": large})
     only(cache)
     hooks.pre_fork(server, worker)
     hooks.post_fork(server, worker)
     hooks.post_worker_init(worker)
     assert cache.is_warmed_up()
     assert "1 of 1 models are loaded" in server.log.of("info")
-    assert worker.signs, "gunicorn would kill it while a large model loads"
 
 
 def test_a_worker_comes_up_unready_when_its_time_is_over(
@@ -244,6 +256,7 @@ def dies(worker: Any, cache: ModelCache) -> None:
     worker.pid = 0
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_dead_worker_is_reported_at_once(
     publish: Publish, fleet: Fleet, new_cache: NewCache, server: Any, worker: Any, only: Any
 ) -> None:
@@ -261,6 +274,7 @@ def test_a_dead_worker_is_reported_at_once(
     assert "told the fleet t that member" in server.log.of("info")
 
 
+@pytest.mark.usefixtures("patient")
 def test_gunicorn_calls_worker_exit_in_the_arbiter_for_one_that_is_gone(
     publish: Publish, fleet: Fleet, new_cache: NewCache, server: Any, worker: Any, only: Any
 ) -> None:

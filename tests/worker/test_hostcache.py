@@ -23,7 +23,7 @@ from genlock.coordinator.settings import Settings
 from genlock.coordinator.store import Store
 from genlock.worker import hostcache, hostwork
 from genlock.worker.hostcache import HostCache, near
-from genlock.worker.hostwork import Cancelled, HostWork
+from genlock.worker.hostwork import Cancelled, HostWork, one_of
 
 PIECE = 1000
 
@@ -275,6 +275,32 @@ def test_who_is_not_wanted_any_more_stops_at_once(
     held.set()
 
 
+def test_reads_that_hang_do_not_gather(
+    far: Far,
+    new_cache: Callable[..., HostCache],
+    publish: Callable[..., Manifest],
+    monkeypatch: pytest.MonkeyPatch,
+    wait_for: Callable[..., Any],
+) -> None:
+    """An NFS server was gone for a night of training: each candidate left four threads that read from it, in every worker."""
+
+    def threads() -> int:
+        return len([one for one in threading.enumerate() if one.name == "genlock-fetch"])
+
+    monkeypatch.setattr(hostcache, "HANGING", 8)
+    go_on, cache = threading.Event(), new_cache()
+    far.before = lambda _: go_on.wait(60)
+    for fill, reads in (("a", 4), ("b", 8)):
+        with pytest.raises(Cancelled):
+            cache.fetch(publish(fill), lambda reads=reads: len(far.reads) == reads)  # type: ignore[misc]
+    with pytest.raises(StoreUnreachable, match="8 reads of earlier fetches have not come back"):
+        cache.fetch(publish("c"), never)
+    assert threads() == 8
+    go_on.set()
+    wait_for(lambda: threads() == 0)
+    cache.fetch(publish("c"), never)
+
+
 # --- waiting for another worker --------------------------------------------------------------------------------------
 
 
@@ -303,6 +329,20 @@ def test_who_waits_for_a_fetch_that_goes_on_waits_on_and_else_goes_on_alone(
     assert far.offsets.count(0) == 2
     go_on.set()
     first.result(20)
+
+
+def test_who_waits_for_the_room_stops_when_it_is_not_wanted_any_more(
+    new_cache: Callable[..., HostCache], publish: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute, for a stopped worker, of a load that was cancelled; then it went on without the lock."""
+    monkeypatch.setattr(hostwork, "MAX_WAIT_S", 0.2)
+    cache = new_cache()
+    with one_of([cache.all / "room"], never):
+        with pytest.raises(Cancelled):
+            cache.fetch(publish("a"), lambda: True)
+        with pytest.raises(Cancelled):
+            cache.holds([], lambda: True)
+        assert not (cache.all / "held").exists()
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------
@@ -367,12 +407,44 @@ def test_what_does_not_fit_beside_what_is_held_is_refused_with_the_numbers(
     serving.fetch(a, never)
     with pytest.raises(
         DoesNotFit, match=r"150 bytes have to be fetched, 200 are held .* and 300 are allowed in .*HOST_CACHE"
-    ):
+    ) as found:
         cache.fetch(b, never)
+    assert str(found.value).endswith(": set GENLOCK_HOST_CACHE to at least 350")
     assert lies(cache, a, b) == [True, False] and far.offsets == [0]
     serving.fetch(publish("small", 10), never)  # which lets go of a
     cache.fetch(b, never)
     assert lies(cache, a, b) == [False, True]
+
+
+def test_a_candidate_that_was_rejected_is_in_nobodys_way(
+    new_cache: Callable[..., HostCache], publish: Callable[..., Manifest]
+) -> None:
+    """Room for two generations. Both workers found a NaN in b, and each went on naming it, as what it fetched last: none could fetch c,
+    nor any candidate after that."""
+    a, b, c = (publish(fill, 100) for fill in "abc")
+    workers = [new_cache(250), new_cache(250)]
+    for candidate in (a, b):
+        for worker in workers:
+            worker.fetch(candidate, never)
+        for worker in workers:
+            worker.holds([digest_of(a)])
+    for worker in workers:
+        worker.fetch(c, never)
+    assert lies(workers[0], a, b, c) == [True, False, True]
+
+
+def test_who_was_refused_names_neither_that_nor_what_it_fetched_before(
+    new_cache: Callable[..., HostCache], publish: Callable[..., Manifest]
+) -> None:
+    """Two workers that were refused, each for what the other had tried before, would never get on."""
+    a, b, c = publish("a", 100), publish("b", 100), publish("c", 200)
+    refused, other = new_cache(250), new_cache(250)
+    refused.fetch(a, never)
+    other.fetch(b, never)
+    with pytest.raises(DoesNotFit):
+        refused.fetch(c, never)
+    other.fetch(c, never)
+    assert lies(other, a, b, c) == [False, False, True]
 
 
 def test_what_another_worker_is_fetching_is_counted(
@@ -515,8 +587,12 @@ def test_no_more_is_taken_than_is_free_on_the_disk(
     found = os.statvfs("/")
     full = os.statvfs_result([*found[:4], 0, *found[5:]])  # f_bavail
     monkeypatch.setattr(os, "statvfs", lambda _: full)
-    with pytest.raises(DoesNotFit, match="and 0 are allowed"):
+    with pytest.raises(DoesNotFit, match=r"and 0 are allowed .*: free 3500 bytes on its disk$"):
         new_cache().fetch(publish("a"), never)
+    with pytest.raises(
+        DoesNotFit, match=r": set GENLOCK_HOST_CACHE to at least 3500, and free 3500 bytes on its disk$"
+    ):
+        new_cache(1000).fetch(publish("a"), never)
 
 
 def test_a_disk_that_is_full_is_said_in_words_of_this_host(

@@ -176,6 +176,27 @@ def test_a_folder_on_a_network_is_not_mapped(
     assert answer(worker) == 3.0
 
 
+def test_a_rejected_candidate_is_in_nobodys_way(
+    new_fleet: Callable[..., Fleet],
+    new_cache: Callable[..., ModelCache],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two workers, room for two generations, as by default of a model that takes a tenth of the disk: after one candidate with a NaN no
+    other could be fetched."""
+    monkeypatch.setattr(hostcache, "kind_of", lambda _: Filesystem("nfs", is_local=False, tells=False))
+    trainer, path = new_fleet(), tmp_path / "m.safetensors"
+    trainer.publish("m", save(path, 2.0))
+    room = {"host_cache": path.stat().st_size * 5 // 2}
+    workers = [new_cache("m", settings=room) for _ in range(2)]
+    assert [answer(worker) for worker in workers] == [2.0, 2.0]
+    with pytest.raises(FlipRejected, match="not finite"):
+        trainer.publish("m", save(path, float("nan")))
+    for value in (3.0, 4.0, 5.0):
+        trainer.publish("m", save(path, value), timeout=30)
+        assert [answer(worker) for worker in workers] == [value, value]
+
+
 def test_a_fetch_goes_on_where_the_line_broke(
     line: Line, s3: str, connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., Any]
 ) -> None:

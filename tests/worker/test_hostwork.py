@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from genlock.coordinator import hostlock
 from genlock.coordinator.errors import ArtifactDamaged, ArtifactMissing, ArtifactRefused
 from genlock.coordinator.manifest import Artifact
 from genlock.coordinator.store import Progress, Store
@@ -252,13 +253,15 @@ def test_only_so_many_load_at_the_same_time(tmp_path: Path) -> None:
     """Four threads, two slots: never more than two inside, and all get in."""
     host = HostWork(tmp_path, loads_per_host=2)
     lock, inside, most, done = threading.Lock(), [0], [0], []
+    together = threading.Barrier(2)
 
     def load() -> None:
         with host.slot(never):
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
-            threading.Event().wait(0.05)
+            together.wait(20)
+            threading.Event().wait(0.05)  # a third one would come now
             with lock:
                 inside[0] -= 1
         done.append(True)
@@ -329,12 +332,12 @@ def test_a_holder_that_gets_on_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: Callable[..., object]
 ) -> None:
     """A fetch of 100 GB takes longer than any wait: the others of the host must not begin it, too, while more of it comes."""
-    monkeypatch.setattr(hostwork, "MAX_WAIT_S", 0.05)
+    monkeypatch.setattr(hostwork, "MAX_WAIT_S", 0.2)
     looks, free = iter(range(10**9)), threading.Event()
 
     def moving() -> int:
         look = next(looks)
-        if look == 60:  # far longer than MAX_WAIT_S
+        if look == 150:  # three times as long as MAX_WAIT_S
             free.set()
         return look
 
@@ -362,17 +365,22 @@ def test_a_slot_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_an_error_of_the_lock_leaks_no_descriptor(host: HostWork, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_lock_leaks_no_descriptor(
+    host: HostWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file system without locks (ENOLCK): said, and the descriptor is closed."""
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    locked: list[int] = []
 
     def no_locks(descriptor: int, how: int) -> None:
+        locked.append(descriptor)
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(hostwork.fcntl, "flock", no_locks)
+    monkeypatch.setattr(hostlock.fcntl, "flock", no_locks)
     with pytest.raises(OSError, match="No locks"), host.slot(never):
         pytest.fail("there was a lock")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    (descriptor,) = locked
+    # Another thread may have the number now, of another file.
+    assert Path(f"/proc/self/fd/{descriptor}").resolve() != (tmp_path / "state" / "slots" / "0").resolve(strict=True)
 
 
 def in_a_thread(function: Callable[[], object]) -> object:

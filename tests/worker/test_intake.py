@@ -13,7 +13,7 @@ import torch
 from genlock.coordinator.errors import ArtifactMissing, ArtifactRefused, NotReady
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.flip import Flip
-from genlock.worker.intake import publish_file
+from genlock.worker.intake import PROPOSE_S, publish_file
 
 Background = Callable[[Callable[[], Any]], "Future[Any]"]
 
@@ -87,6 +87,35 @@ def test_who_never_stops_writing_is_named(fleet: Fleet, trained: Callable[[float
     path.write_bytes(b"")
     with pytest.raises(NotReady, match="or is empty"):
         publish_file(fleet, "s--a", path, note="first use", timeout_s=0.1)
+
+
+def test_a_bounded_publish_gives_the_fleet_what_is_left(
+    fleet: Fleet, trained: Callable[[float], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refresh of 20 s must not wait 20 s for the writer of a file, and then as long for the workers."""
+    given: list[float | None] = []
+    publishing = Fleet.publishing
+
+    def noted(one: Fleet, model: str, **keywords: Any) -> Any:
+        given.append(keywords["timeout"])
+        return publishing(one, model, **keywords)
+
+    monkeypatch.setattr(Fleet, "publishing", noted)
+    publish_file(fleet, "s--a", trained(1), note="refresh", timeout_s=20.0, is_all=True)
+    publish_file(fleet, "s--a", trained(2), note="first use", timeout_s=20.0)
+    bounded, free = given
+    assert bounded is not None and PROPOSE_S <= bounded <= 20.0
+    assert free is None
+
+
+def test_what_the_fleet_has_no_time_for_is_not_proposed(fleet: Fleet, trained: Callable[[float], Path]) -> None:
+    """It would be refused because nobody was ready in time, and a content that was refused is not offered again."""
+    path = trained(1)
+    with pytest.raises(NotReady, match="the time was over before"):
+        publish_file(fleet, "s--a", path, note="refresh", timeout_s=PROPOSE_S / 2, is_all=True)
+    assert fleet.status().models == []
+    assert publish_file(fleet, "s--a", path, note="refresh", is_all=True).outcome == "committed"
+    assert publish_file(fleet, "s--a", path, note="refresh", timeout_s=0.0, is_all=True).outcome == "unchanged"
 
 
 def test_a_file_that_somebody_changes_again_and_again_is_given_up(

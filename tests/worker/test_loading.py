@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -375,14 +376,21 @@ def test_a_loader_may_stop_by_itself(publish: Publish, run: Load) -> None:
         run(publish({"a": torch.zeros(1)}), loader)
 
 
-def test_one_worker_of_a_host_loads_at_a_time(publish: Publish, run: Load) -> None:
+def test_one_worker_of_a_host_loads_at_a_time(publish: Publish, run: Load, wait_for: Callable[..., Any]) -> None:
     """Two loads side by side take the cores that answer requests twice over."""
     inside, most, lock = [0], [0], threading.Lock()
+    looks: Counter[int] = Counter()  # of each thread: it is asked again and again while it waits
+
+    def cancelled() -> bool:
+        looks[threading.get_ident()] += 1
+        return False
 
     def loader(checkpoint: Checkpoint) -> Any:
         with lock:
             inside[0] += 1
             most[0] = max(most[0], inside[0])
+        me = threading.get_ident()
+        wait_for(lambda: any(count > 2 for one, count in list(looks.items()) if one != me), description="another waits")
         threading.Event().wait(0.02)
         with lock:
             inside[0] -= 1
@@ -390,7 +398,7 @@ def test_one_worker_of_a_host_loads_at_a_time(publish: Publish, run: Load) -> No
 
     manifest = publish({"a": torch.ones(1)})
     results: list[Loaded] = []
-    threads = [threading.Thread(target=lambda: results.append(run(manifest, loader))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: results.append(run(manifest, loader, cancelled))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

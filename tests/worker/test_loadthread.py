@@ -10,12 +10,19 @@ from typing import Any
 
 import pytest
 import torch
-from genlock.coordinator.errors import BadCheckpoint, LoadFailed, SettingsInvalid
+from genlock.coordinator.errors import (
+    BadCheckpoint,
+    GenlockError,
+    LoadFailed,
+    SerialsUnreadable,
+    SettingsInvalid,
+    Unsigned,
+)
 from genlock.coordinator.manifest import Manifest
 from genlock.coordinator.store import Store
 from genlock.worker import hostcache
 from genlock.worker.hostcache import HostCache
-from genlock.worker.hostwork import HostWork
+from genlock.worker.hostwork import HostWork, one_of
 from genlock.worker.lastgood import LastGood
 from genlock.worker.loaders import Loader
 from genlock.worker.loadthread import Done, LoadThread, import_ahead, trim
@@ -187,6 +194,32 @@ def test_the_last_good_generation_comes_from_this_hosts_note(bench: Bench, wait_
     assert done.loaded
 
 
+@pytest.mark.parametrize("error", [Unsigned("m", "v"), SerialsUnreadable("m.json", "it is no file", "Mend it")])
+def test_a_last_good_one_that_nobody_vouches_for_fails_at_its_signature(
+    bench: Bench, wait_for: WaitFor, tmp_path: Path, error: GenlockError
+) -> None:
+    """The same step as of what Redis shows: whoever reads it looks at keys and serials, not at the manifest."""
+
+    def examine(*_: Any) -> None:
+        raise error
+
+    bench.last_good.write("m", 5, bench.manifest.encode().decode())
+    done: list[Done] = []
+    host = HostWork(tmp_path / "state", loads_per_host=1)
+    thread = LoadThread(
+        store=bench.store,
+        host=host,
+        last_good=bench.last_good,
+        loader_of=lambda model: bench.loader,
+        report=done.append,
+        examine=examine,
+    )
+    thread.begin(Job(1, "m", (0, ""), "fallback", ""))
+    wait_for(lambda: done)
+    thread.close(20)
+    assert (done[0].said, done[0].step, done[0].why) == ("failed", "signature", str(error))
+
+
 def test_chores_are_done_in_turn_and_an_error_of_one_is_logged(
     bench: Bench, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -319,3 +352,81 @@ def test_what_was_loaded_is_held_before_anybody_has_taken_it(tmp_path: Path, wai
     wait_for(lambda: len(done) == 5)
     assert done[4].loaded is not None and held() == {"b", "c"}
     thread.close(20)
+
+
+class Remote(Bench):
+    """The same with a store on a network."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        super().__init__(tmp_path)
+        self.cache = HostCache(self.store, tmp_path / "state", max_bytes=None)
+        self.thread._store = self.cache
+
+    def words(self) -> list[str]:
+        """What the workers of this host say that they hold, or are about to: a text each."""
+        return [path.read_text() for path in (self.cache.all / "held").iterdir()]
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[Remote]:
+    made = Remote(tmp_path)
+    yield made
+    made.thread.close(20)
+
+
+@pytest.mark.parametrize("how", ["bad", "cancelled"])
+def test_a_load_that_came_to_nothing_holds_nothing(remote: Remote, wait_for: WaitFor, how: str) -> None:
+    """A candidate with a NaN kept its place in the host cache until the next one was fetched, which had no place for that."""
+    job, (digest,) = remote.job(), remote.manifest.digests
+    named: list[bool] = []
+
+    def refuse(_: Any) -> None:
+        named.append(digest in remote.words()[0])
+        remote.thread.cancel(job)
+        if how == "bad":
+            raise BadCheckpoint("m", "check", "NaN")
+
+    remote.loader = refuse
+    done = remote.outcome(wait_for, job)
+    assert (done.said, done.loaded) == ("bad" if how == "bad" else "", None)
+    assert named == [True] and remote.words() == [""]
+
+
+def test_closing_leaves_the_host_cache_to_the_thread_that_uses_it(remote: Remote, wait_for: WaitFor) -> None:
+    """What one thread uses was closed by another one; what the first one had mapped might be taken away, and its next word stayed until its
+    process ended::
+
+        load thread                           who closes
+        builds from files that it has mapped
+                                              waits 2 s, closes the cache: its word goes
+        is done, and says another word
+    """
+    begun, go_on = threading.Event(), threading.Event()
+    remote.loader = lambda checkpoint: (begun.set(), go_on.wait(20))
+    remote.thread.begin(remote.job())
+    assert begun.wait(20)
+    remote.thread.close(0.01)
+    (word,) = remote.words()
+    assert remote.manifest.artifact().digest in word, "it may have it mapped"
+    go_on.set()
+    wait_for(lambda: not remote.words(), description="its thread to close it")
+
+
+def test_closing_ends_a_wait_for_the_room_of_the_host_cache(
+    remote: Remote, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that was stopped had the lock; every other one took a minute to end."""
+    remote.outcome(wait_for, remote.job())
+    with one_of([remote.cache.all / "room"], lambda: False):
+        remote.thread.holds(frozenset({"f" * 64}))
+        wait_for(lambda: remote.thread._held == {"f" * 64})
+        remote.thread.close(20)
+        assert remote.thread._thread is not None and not remote.thread._thread.is_alive()
+    assert remote.words() == [] and "failed" not in caplog.text
+
+
+def test_a_host_cache_that_was_never_used_is_closed_by_who_closes(remote: Remote, monkeypatch: Any) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr(remote.cache, "close", lambda: closed.append(True))
+    remote.thread.close(20)
+    assert closed == [True]

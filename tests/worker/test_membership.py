@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import NO_EPOCH, Epoch, Evict, Heartbeat, Hold, Join, Leave, Open, Reply, Settle
+from genlock.coordinator.calls import Evict, Heartbeat, Hold, Join, Leave, Open, Settle
 from genlock.coordinator.clock import patience_s, usable_s
+from genlock.coordinator.reply import NO_EPOCH, Epoch, Reply
 from genlock.worker.membership import BACKOFF_FROM_S, BACKOFF_TO_S, DESCRIBE_EVERY, Membership
 from genlock.worker.orders import Expelled, Joined
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -69,3 +70,24 @@ def test_who_is_not_wanted_any_more_leaves_a_call_that_hangs(wait_for: Callable[
     go_on.set()
     wait_for(lambda: not [one for one in threading.enumerate() if one.name == "genlock-fetch"])
     assert max(asked, default=0) <= 1, "what had not begun is not asked for"
+
+
+def test_calls_that_hang_are_known_until_they_end(wait_for: Callable[..., Any]) -> None:
+    """A store that hung gathered threads with every fetch that was given up, and nobody could know how many."""
+    go_on, running = threading.Event(), set[Future[bytes]]()
+
+    def get(offset: int) -> bytes:
+        go_on.wait(20)
+        return b""
+
+    def waiting() -> None:
+        if len(running) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(get, range(9), together=2, waiting=waiting, running=running))
+    assert len(running) == 2
+    go_on.set()
+    wait_for(lambda: not running)
+    assert len(list(in_order(get, range(9), together=2, waiting=nothing, running=running))) == 9
+    assert not running, "one that has answered is not on its way, from then on"

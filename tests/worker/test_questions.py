@@ -1,7 +1,7 @@
 """Questions of requests that may not answer from memory: each ends with one answer."""
 
 import pytest
-from genlock.coordinator.calls import Active, Candidate, State
+from genlock.coordinator.reply import Active, Candidate, State
 from genlock.worker.orders import Answered
 from genlock.worker.questions import Questions
 from genlock.worker.slot import Job, Slot

@@ -13,6 +13,7 @@ import pytest
 import redis
 import torch
 from genlock.coordinator.calls import Leave, Lock, Propose, StartTask, hint_of
+from genlock.coordinator.clock import clock
 from genlock.coordinator.errors import FlipRejected, NotReady, RedisUnreachable
 from genlock.coordinator.fleet import Fleet
 from genlock.worker import runtime as room
@@ -52,7 +53,7 @@ def test_a_worker_that_comes_while_redis_is_away_asks_the_store_again(
 ) -> None:
     """R6: it found a virgin store, and then no Redis for an hour; meanwhile the fleet had a member, and Redis lost everything."""
     (tmp_path / "own").mkdir()
-    fleet = new_fleet(url=f"unix://{tmp_path / 'own' / 's'}", store=tmp_path / "own-store")
+    fleet = new_fleet(url=f"unix://{tmp_path / 'own' / 's'}", store=tmp_path / "own-store", lease=5.0)
     runtime = runtime_of(new_cache(fleet=fleet))
     wait_for(lambda: runtime.is_gone)
     with serving(tmp_path / "own"):
@@ -113,12 +114,14 @@ def test_the_phases_of_a_flip_are_its_own(publish: Publish, new_cache: NewCache)
     cache.get("m")
     figures = cache.get_detailed_stats()["models"]["m"]
     assert figures["flip_phases"] == {}, "a cold load is no flip of the fleet"
+    began = clock()
     flip = publish(2)
-    cache.get("m")  # it is fenced until it has heard of the commit
+    cache.get("m")  # it is fenced until it has heard of the commit, which may be after the publish has returned
+    total = clock() - began
     phases = cache.get_detailed_stats()["models"]["m"]["flip_phases"]
     assert phases["preparing"]["count"] == phases["fencing"]["count"] == 1
     assert 0 < phases["preparing"]["sum_s"] <= flip.seconds["total"]
-    assert 0 < phases["fencing"]["sum_s"] <= flip.seconds["total"]
+    assert 0 < phases["fencing"]["sum_s"] <= total
 
 
 def test_what_was_rejected_does_not_count_for_the_next(
@@ -190,7 +193,8 @@ def test_a_worker_that_was_too_slow_loads_what_the_others_agreed_on(
     cache.get("m")
     runtime, other = runtime_of(cache), member("h:9", "m")
     go_on.clear()
-    flip = background(lambda: publish(2, agreement=0.5, timeout=0.3))
+    # The other one has to say within the time that it is ready.
+    flip = background(lambda: publish(2, agreement=0.5, timeout=1.5))
     other.ready(wait_for(lambda: other.candidate("m")), "m")
     wait_for(lambda: other.state("m").is_fencing)
     other.fenced(2, "m")
@@ -351,22 +355,28 @@ def test_a_silent_subscription_is_replaced(
         ours = hint_of("t")
         # What was subscribed hears another channel from now on: nothing on this connection fails.
         original = room.Runtime._hinted
-        deaf = threading.Event()
-        deaf.set()
+        heard, deaf = threading.Event(), threading.Event()
 
         def hinted(self: Runtime, hint: Any) -> None:
+            heard.set()
             if not deaf.is_set():
                 original(self, hint)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(room.Runtime, "_hinted", hinted)
-            publish(2, timeout=20)
+            # One that begins later makes the worker read, and nothing is missed.
+            wait_for(lambda: client.pubsub_numsub(ours)[0][1] >= 1, description="it is subscribed")
+            publish(2)
+            wait_for(heard.is_set)
             assert cache.get("m").generation == 2
+            deaf.set()
+            publish(3, timeout=20)
+            assert cache.get("m").generation == 3
             wait_for(lambda: cache.get_detailed_stats()["process"]["resubscriptions"], description="it is replaced")
             deaf.clear()
-        assert client.pubsub_numsub(ours)[0][1] >= 1
-    publish(3)
-    assert cache.get("m").generation == 3
+        wait_for(lambda: client.pubsub_numsub(ours)[0][1] >= 1, description="the new one has begun")
+    publish(4)
+    assert cache.get("m").generation == 4
 
 
 def test_an_error_is_told_until_it_is_mended(publish: Publish, new_cache: NewCache, wait_for: WaitFor) -> None:
@@ -429,8 +439,12 @@ def test_the_embedded_server_is_started_again_by_who_misses_it(
     runtime = runtime_of(new_cache(fleet=fleet))
     wait_for(lambda: runtime.agent.member)
     object.__setattr__(fleet.endpoint, "embedded", object())
-    runtime.post(lambda: runtime._gone(StartTask("q", "clear", "", 1, "me"), RedisUnreachable("there", "it is away")))
-    runtime.post(lambda: runtime._gone(StartTask("q", "clear", "", 1, "me"), RedisUnreachable("there", "it is away")))
+
+    def twice() -> None:
+        for _ in range(2):
+            runtime._gone(StartTask("q", "clear", "", 1, "me"), RedisUnreachable("there", "it is away"))
+
+    runtime.post(twice)
     wait_for(lambda: ensured)
     wait_for(lambda: not runtime.is_gone, description="the next heartbeat reaches it")
     assert ensured == [True], "once a second is enough"
@@ -527,9 +541,13 @@ def test_what_is_loaded_is_known_generation_by_generation(
     cache.get("m")
     flip = publish(2)
     cache.get("m")
-    held = wait_for(lambda: len(cache.get_detailed_stats()["models"]["m"]["held"]) == 2 and cache.stats.held["m"])
-    assert {state: about["generation"] for state, about in held.items()} == {"active": flip.generation, "warm": 1}
-    assert all(about["bytes"] > 0 for about in held.values())
+
+    def held() -> Any:
+        return cache.get_detailed_stats()["models"]["m"]["held"]
+
+    wait_for(lambda: "warm" in held(), description="the candidate has become the active one")
+    assert {state: about["generation"] for state, about in held().items()} == {"active": flip.generation, "warm": 1}
+    assert all(about["bytes"] > 0 for about in held().values())
 
 
 def test_people_see_at_which_step_a_worker_is(
@@ -550,7 +568,11 @@ def test_people_see_at_which_step_a_worker_is(
         found = fleet.workers()
         return found[0].about.get("loading") if found else None
 
-    told = wait_for(loading)
-    assert (told["m"]["generation"], told["m"]["step"]) == (1, "build")
+    def building() -> Any:
+        told = loading()
+        return told and told["m"]["step"] == "build" and told
+
+    told = wait_for(building, description="a heartbeat after the steps before, which take no time")
+    assert told["m"]["generation"] == 1
     go_on.set()
     wait_for(lambda: loading() == {}, description="and that it is done")

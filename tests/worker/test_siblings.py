@@ -161,6 +161,7 @@ def test_it_writes_now_and_then_for_itself_alone_and_takes_it_away(
     make: Make, tmp_path: Path, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "WRITE_S", 0.005)
+    monkeypatch.setattr(room, "CLOSE_S", 20.0)
     one = make()
     one.start()
     (path,) = wait_for(lambda: [path for path in files(tmp_path) if path.suffix == room._FORM])

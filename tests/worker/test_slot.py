@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import BAD, FAILED, FENCED, READY, REFUSED, Active, Candidate, Say, State, Watched
-from genlock.coordinator.calls import Tried as Plan
+from genlock.coordinator.calls import Say
+from genlock.coordinator.reply import BAD, FAILED, FENCED, READY, REFUSED, Active, Candidate, State, Watched
+from genlock.coordinator.reply import Tried as Plan
 from genlock.worker.slot import RETRY_FROM_S, RETRY_TO_S, Job, Slot, Told
 
 NOW = 100.0

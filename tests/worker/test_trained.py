@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from genlock.coordinator.errors import BadInput
-from genlock.coordinator.publish import ONLY
+from genlock.coordinator.staging import ONLY
 from genlock.worker.trained import TrainedFiles
 
 

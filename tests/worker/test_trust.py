@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,9 +27,15 @@ from genlock.coordinator.signer import Signer
 from genlock.coordinator.signing import KeyPair
 from genlock.worker.cache import ModelCache
 from safetensors.torch import save_file
+from torch import nn
 
 WaitFor = Callable[..., Any]
 NewCache = Callable[..., ModelCache]
+
+
+def linear() -> nn.Module:
+    return nn.Linear(2, 2)
+
 
 TRAINER, OPERATOR, STRANGER = KeyPair(b"t" * 32), KeyPair(b"o" * 32), KeyPair(b"s" * 32)
 
@@ -81,9 +88,12 @@ class Stand:
             record["rev"] = str(int(record["rev"]) + 100)
             record["next"] = str(generation + 1)
             record["active"] |= {"gen": str(generation), "version": manifest.version, "poison": manifest.poison}
-            client.hset("genlock:{t}:fleet", "revision", record["rev"])
-            client.hset("genlock:{t}:generations", f"m\0{generation}\0m", manifest.encode())
-            client.hset("genlock:{t}:models", "m", json.dumps(record))
+            # A worker that read in between would know the new revision already, and never look for what has it.
+            with client.pipeline() as together:
+                together.hset("genlock:{t}:fleet", "revision", record["rev"])
+                together.hset("genlock:{t}:generations", f"m\0{generation}\0m", manifest.encode())
+                together.hset("genlock:{t}:models", "m", json.dumps(record))
+                together.execute()
 
     def figures(self) -> dict[str, Any]:
         return self.cache.get_detailed_stats()["models"]["m"]["refused"]  # type: ignore[no-any-return]
@@ -170,8 +180,8 @@ def test_an_old_manifest_written_over_what_is_active_is_never_loaded(
     wait_for(lambda: list(Path(one.cache.settings.state_dir).glob("serials/*/models/m.json")))
     one.write_active(first, 50)
     wait_for(lambda: one.answer() == (2.0, True), description="it answers from what it verified, marked")
-    wait_for(lambda: "m" in one.cache.why_not_ready())
-    assert "serial" in one.cache.why_not_ready()["m"] and "signature" in one.cache.why_not_ready()["m"]
+    why = wait_for(lambda: "serial" in (found := one.cache.why_not_ready().get("m", "")) and found)
+    assert "signature" in why
     runtime = one.cache.runtime
     assert runtime is not None
     wait_for(lambda: "it is an old one that was brought back" in runtime.last_error)
@@ -388,10 +398,81 @@ def test_a_host_that_cannot_say_what_it_has_seen_loads_nothing_and_decides_nothi
     path.unlink()
     path.mkdir()
     with pytest.raises(FlipRejected, match="does not say which serial was seen last"):
-        one.trainer.publish("m", one.file(2.0), timeout=0.5)
+        one.trainer.publish("m", one.file(2.0), timeout=1.5)
     assert one.answer() == (1.0, False)
     path.rmdir()
     assert one.publish(2.0).outcome == "committed"
+
+
+def test_a_load_that_hangs_keeps_no_other_model_from_its_way_back(
+    stand: Any, new_fleet: Any, new_cache: NewCache
+) -> None:
+    """The way back is loaded and only has to be examined: an emergency, in which nobody waits for another model's load."""
+    one = stand()
+    one.cache.close()
+    loading, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Any:
+        loading.set()
+        assert go_on.wait(20)
+        return linear()
+
+    fleet = new_fleet(settings=Settings(verify_keys=(TRAINER.public.text,)))
+    one.cache = new_cache(fleet=fleet, loaders={"m": linear, "n": slow})
+    assert one.answer() == (1.0, False)
+    one.publish(2.0)
+    try:
+        one.trainer.publish("n", one.file(3.0), wait=False)
+        assert one.answer() == (2.0, False)
+        one.cache.start()
+        assert loading.wait(20)
+        assert one.stranger.rollback("m", pin=False, timeout=10).outcome == "committed"
+        assert one.answer() == (1.0, False) and not go_on.is_set()
+    finally:
+        go_on.set()
+
+
+def test_a_fault_of_ours_is_a_failure_and_lets_nothing_in(
+    stand: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker would wait for the answer for ever, and never ask again."""
+    one = stand()
+
+    def fault(serials: Serials, model: str) -> Any:
+        raise ZeroDivisionError("a fault of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Serials, "seen", fault)
+        with pytest.raises(FlipRejected, match="ZeroDivisionError: a fault of ours"):
+            one.trainer.publish("m", one.file(2.0), timeout=1.5)
+    assert "that nobody expected" in caplog.text and one.answer() == (1.0, False)
+    assert one.publish(2.0).outcome == "committed"
+
+
+def test_a_state_folder_that_hangs_keeps_neither_heartbeat_nor_requests(
+    stand: Any, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read on the thread of the heartbeat: after 3 s the worker was evicted, and requests waited for it."""
+    one = stand()
+    reading, go_on, seen = threading.Event(), threading.Event(), Serials.seen
+
+    def slow(serials: Serials, model: str) -> Any:
+        reading.set()
+        assert go_on.wait(20)
+        return seen(serials, model)
+
+    monkeypatch.setattr(Serials, "seen", slow)
+    try:
+        one.trainer.publish("m", one.file(2.0), wait=False)
+        assert reading.wait(20)
+        is_free, runtime = threading.Event(), one.cache.runtime
+        assert runtime is not None
+        runtime.post(is_free.set)
+        assert is_free.wait(5), "its thread goes on"
+        assert one.answer() == (1.0, False)
+    finally:
+        go_on.set()
+    wait_for(lambda: one.answer() == (2.0, False))
 
 
 def test_who_cannot_sign_hears_of_it_before_the_work(new_fleet: Any, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from genlock.coordinator.calls import Abort, Active, Candidate, Promote, Rollback, State, Watched
-from genlock.coordinator.calls import Tried as Plan
+from genlock.coordinator.calls import Abort, Promote, Rollback
 from genlock.coordinator.canary import Both, Figures, Policy
+from genlock.coordinator.reply import Active, Candidate, State, Watched
+from genlock.coordinator.reply import Tried as Plan
 from genlock.worker.trial import Trial, Tried
 from genlock.worker.verdicts import TURN_S, decided
 

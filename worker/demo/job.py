@@ -19,7 +19,7 @@ import torch
 from ...coordinator.errors import GenlockError
 from ...coordinator.fleet import Fleet
 from ...coordinator.logs import set_up
-from ...coordinator.settings import seconds
+from ...coordinator.notation import seconds
 from .news import MODEL, News, Published, Trained
 from .trainer import Trainer
 
@@ -60,13 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--every", type=seconds, default=EVERY_S, metavar="TIME", help="pause between two: 30s, 2m")
     every_s: float = parser.parse_args(arguments).every
     torch.set_num_threads(1)
-    fleet, stop = Fleet.from_env(), threading.Event()
-    set_up(fleet.settings.log)
+    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with tempfile.TemporaryDirectory(prefix="genlock-job-") as folder:
+    with Fleet.from_env() as fleet, tempfile.TemporaryDirectory(prefix="genlock-job-") as folder:
+        set_up(fleet.settings.log)
         run(Trainer(fleet, Path(folder), tell), stop, every_s)
-    fleet.close()
 
 
 if __name__ == "__main__":

@@ -165,11 +165,8 @@ def main() -> None:
         output.write(encode(news))
         output.flush()
 
-    fleet = Fleet.from_env()
-    try:
+    with Fleet.from_env() as fleet:
         run(Trainer(fleet, Path(sys.argv[1]), tell), sys.stdin.fileno(), lambda: os.nice(NICENESS))
-    finally:
-        fleet.close()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 // The dialog of a change: says from what to what, takes a reason, waits, and tells what came of it.
 
-import { newKey, NoAnswer, post } from "./api.js";
+import { newKey, post } from "./api.js";
 import { byId, el, put } from "./dom.js";
 import { VERBS } from "./verbs.js";
 import { span } from "./words.js";
@@ -90,11 +90,10 @@ export class Acts {
   }
 
   failed(act, error) {
-    const isLost = error instanceof NoAnswer;
-    const text = sentenceOf(error) + (isLost ? UNKNOWN : "");
+    const text = sentenceOf(error) + (error.isOpen ? UNKNOWN : "");
     act.isRunning = false;
     if (!this.isShown(act)) return this.notify("bad", `${act.kind.title(act.model)}: ${text}`);
-    if (!isLost) act.key = newKey(); // it was decided: another try is another request
+    if (!error.isOpen) act.key = newKey(); // it was decided: another try is another request
     this.say("bad", text);
     this.busy(false);
     return undefined;

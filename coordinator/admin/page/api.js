@@ -8,18 +8,21 @@ export const token = {
   forget: () => sessionStorage.removeItem(KEY),
 };
 
-/** The admin answered with an error. `status`: of HTTP; `retry`: seconds until another try makes sense. */
+const PROBLEM = "application/problem+json";
+
+/** The answer is an error. `status`: of HTTP; `retry`: seconds until another try makes sense; `isOpen`: what was asked may have been done
+ *  or not: the admin does not know it (504), or it was not the admin that answered, but something before it. */
 export class Problem extends Error {
-  constructor(status, title, detail, retry) {
+  constructor(status, { title, detail }, { retry, isOurs }) {
     super(detail || title || `the admin answered ${status}`);
-    this.status = status;
-    this.title = title;
-    this.retry = retry;
+    Object.assign(this, { status, title, retry, isOpen: status === 504 || !isOurs });
   }
 }
 
 /** No answer came; what was asked may have been done or not. */
-export class NoAnswer extends Error {}
+export class NoAnswer extends Error {
+  isOpen = true;
+}
 
 async function send(path, options) {
   try {
@@ -33,9 +36,10 @@ async function send(path, options) {
 const headers = (more) => ({ authorization: `Bearer ${token.get()}`, ...more });
 
 async function problemOf(response) {
-  const said = await response.json().catch(() => ({}));
+  const said = (await response.json().catch(() => null)) ?? {};
   const retry = Number(response.headers.get("retry-after")) || null;
-  return new Problem(response.status, said.title ?? "", said.detail ?? "", retry);
+  const isOurs = (response.headers.get("content-type") ?? "").startsWith(PROBLEM);
+  return new Problem(response.status, said, { retry, isOurs });
 }
 
 /** The JSON of a GET. Raises Problem, NoAnswer. */

@@ -106,7 +106,7 @@ def test_clear_and_refresh_name_who_did_not_do_it(
     failed = answer.result(20)
     assert (failed.status_code, failed.json["type"]) == (502, "urn:genlock:problem:failed-workers")
     assert failed.json["failed"] == {"h:2": "no memory"}
-    answer = background(lambda: alice.post("clear", {"model": "digits", "timeout": 0.2}))
+    answer = background(lambda: alice.post("clear", {"model": "digits", "timeout": 2}))
     task = wait_for(lambda: one.task("clear"))
     one.did(task)
     silent = answer.result(20)
@@ -135,6 +135,33 @@ def test_the_same_key_does_nothing_twice(alice: Any, fleet: Fleet, member: Any, 
     assert cleared == [["h:1"], ["h:1"]]
     started = [event for event in fleet.events() if event.what == "task-started"]
     assert len(started) == 1
+
+
+def test_a_key_is_of_one_change(alice: Any, fleet: Fleet, file: File) -> None:
+    """`pin` and `unpin` under the number of an incident: the second was told as done, and the model stayed pinned."""
+    publish(alice, file("1"))
+    publish(alice, file("2"))
+    assert alice.post("models/digits/pin", {"why": "look"}, key="incident-7").status_code == 200
+    for verb, body in (
+        ("unpin", {}),
+        ("abort", {}),
+        ("promote", {}),
+        ("rollback", {}),
+        ("publish", {"path": str(file("3"))}),
+    ):
+        answer = alice.post(f"models/digits/{verb}", body, key="incident-7")
+        assert (answer.status_code, answer.json["type"]) == (422, "urn:genlock:problem:request-reused"), answer.text
+        assert (answer.json["request"], answer.json["used"]) == ("incident-7", "pin")
+    assert "Use another id" in answer.json["detail"]
+    assert alice.post("models/digits/unpin", key="incident-8").json["outcome"] == "unpinned"
+    assert (fleet.model("digits").pin, fleet.model("digits").generation) == (None, 2)
+
+
+def test_a_key_is_of_one_task(alice: Any, fleet: Fleet, file: File) -> None:
+    publish(alice, file("1"))
+    assert alice.post("clear", key="t").status_code == 200
+    answer = alice.post("models/digits/refresh", key="t")
+    assert (answer.status_code, answer.json["used"]) == (422, "clear of all models")
 
 
 def test_who_does_not_wait_longer_hears_that_it_goes_on(
@@ -249,7 +276,8 @@ def test_who_did_what_stands_in_both_logs(
         publish(alice, file("2"), message="better")
         alice.post("models/digits/rollback", {"why": "it is not"}, key="back")
         alice.post("models/digits/promote", {"why": "never mind"})
-        alice.post("clear", key="all")
+        alice.post("clear", {"why": "bad copies"}, key="all")
+        alice.post("models/digits/refresh", {"why": "and again"})
     entries: list[Any] = [record for record in caplog.records if record.name == "genlock.admin"]
     facts = [(one.event, one.model, one.from_generation, one.generation, one.outcome, one.why) for one in entries]
     assert facts == [
@@ -257,7 +285,8 @@ def test_who_did_what_stands_in_both_logs(
         ("publish", "digits", 1, 2, "committed", "better"),
         ("rollback", "digits", 2, 3, "committed", "it is not"),
         ("promote", "digits", 3, None, "unknown", "never mind"),
-        ("clear", None, None, None, "done", ""),
+        ("clear", None, None, None, "done", "bad copies"),
+        ("refresh", "digits", 3, None, "done", "and again"),
     ]
     assert {(one.by, one.role, one.address) for one in entries} == {("alice@127.0.0.1", "operator", "127.0.0.1")}
     assert (entries[2].request, entries[3].levelname) == ("back", "WARNING")
@@ -265,3 +294,5 @@ def test_who_did_what_stands_in_both_logs(
     assert "generation 2 -> 3, why: it is not" in entries[2].getMessage()
     told = {event.what: event.facts.get("by") for event in fleet.events()}
     assert told["committed"] == told["task-started"] == "alice@127.0.0.1"
+    whys = [event.facts["why"] for event in fleet.events() if event.what == "task-started"]
+    assert whys == ["bad copies", "and again"]

@@ -7,7 +7,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from genlock.coordinator.admin.figures import BUCKETS_S, EVENTS, MAX_MODELS, METRICS, OUTCOMES, Memory, Told, figures
+from genlock.coordinator.admin.figures import (
+    EVENTS,
+    FLIP_BUCKETS_S,
+    MAX_MODELS,
+    METRICS,
+    OUTCOMES,
+    Memory,
+    Told,
+    figures,
+)
 from genlock.coordinator.admin.picture import Picture, picture_of
 from genlock.coordinator.admin.wire import LogEntry
 from genlock.coordinator.records import Member, Record, Snapshot
@@ -189,9 +198,9 @@ def test_the_phases_of_the_last_flip_are_known_from_before() -> None:
     assert value("model_flip_seconds_count", model="digits", phase="fencing") == 1
     assert value("model_flip_seconds_sum", model="digits", phase="total") == pytest.approx(0.52)
     buckets = [
-        value("model_flip_seconds_bucket", model="digits", phase="fencing", le=str(bound)) for bound in BUCKETS_S
+        value("model_flip_seconds_bucket", model="digits", phase="fencing", le=str(bound)) for bound in FLIP_BUCKETS_S
     ]
-    assert buckets == [bound >= 0.021 for bound in BUCKETS_S]
+    assert buckets == [bound >= 0.021 for bound in FLIP_BUCKETS_S]
 
 
 def test_a_rollback_to_what_is_warm_was_not_prepared_for_long() -> None:

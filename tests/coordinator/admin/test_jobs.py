@@ -60,6 +60,25 @@ def test_how_far_it_is_is_told(wait_for: Callable[..., Any]) -> None:
     wait_for(lambda: not jobs._jobs)
 
 
+def test_a_job_that_gets_no_thread_takes_no_place(
+    monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., Any]
+) -> None:
+    """A machine out of threads for a moment: after sixteen of these every change was refused, until the admin was restarted."""
+    jobs = Jobs()
+
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        for number in range(MOST_JOBS + 1):
+            with pytest.raises(ServiceUnavailable, match="not begun: can't start new thread") as caught:
+                jobs.begin(str(number), (), lambda _: None)
+            assert caught.value.retry_after is not None
+    assert jobs.begin("0", (), lambda _: 5).done.result(20) == 5
+    wait_for(lambda: not jobs._jobs)
+
+
 def test_there_are_only_so_many(wait_for: Callable[..., Any]) -> None:
     jobs, ends = Jobs(), threading.Event()
     for number in range(MOST_JOBS):

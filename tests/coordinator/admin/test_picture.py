@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 from genlock.coordinator.admin.picture import Picture, differences, message, picture_of
-from genlock.coordinator.calls import Active, Candidate
 from genlock.coordinator.records import Member, Record, Snapshot
+from genlock.coordinator.reply import Active, Candidate
 from genlock.coordinator.status import status_of_model
 
 ACTIVE = Active(gen=1, version="v", epoch=1)

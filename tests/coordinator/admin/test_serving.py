@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos.ports import Port
 from genlock.coordinator.fleet import Fleet
 
 WaitFor = Callable[..., Any]
@@ -24,9 +24,8 @@ class Served:
     """A process that serves the admin on a free port of loopback."""
 
     def __init__(self, folder: Path, environment: dict[str, str], command: Callable[[str], list[str]]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self._kept = Port()
+        self.port = self._kept.number
         self._connections: list[http.client.HTTPConnection] = []
         self._answers: list[http.client.HTTPResponse] = []
         self.out, self.err = folder / "out", folder / "err"
@@ -61,6 +60,7 @@ class Served:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(20)
+        self._kept.close()
 
 
 @pytest.fixture
@@ -133,5 +133,8 @@ def test_gunicorn_serves_it_by_its_name(serve: Callable[..., Served], fleet: Fle
 def test_gunicorn_says_why_nobody_could_log_in(fleet: Fleet, tmp_path: Path) -> None:
     environment = {"GENLOCK_REDIS_URL": fleet.settings.redis_url or "", "GENLOCK_STATE_DIR": str(tmp_path)}
     served = Served(tmp_path, environment, theirs)
-    assert served.process.wait(20) != 0
-    assert "GENLOCK_ADMIN_TOKENS" in served.err.read_text()
+    try:
+        assert served.process.wait(20) != 0
+        assert "GENLOCK_ADMIN_TOKENS" in served.err.read_text()
+    finally:
+        served.stop()

@@ -55,6 +55,7 @@ def test_with_state_everything_comes_first_and_then_what_changes(
     one = member("h:1")
     wait_for(lambda: len(said(stream, "workers")) > 1)
     assert said(stream, "workers")[-1]["changed"][0]["worker"] == "h:1"
+    wait_for(lambda: [model for event in said(stream, "models") for model in event["changed"] if model["holders"]])
     fleet.pin("other", why="x")
     pinned = wait_for(lambda: [event for event in said(stream, "models")[1:] if event["changed"][0]["pin"]])
     assert [(model["model"], model["pin"]["why"]) for model in pinned[0]["changed"]] == [("other", "x")]

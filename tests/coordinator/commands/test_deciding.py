@@ -65,6 +65,14 @@ def test_a_task_without_workers_is_done(published: None, genlock: Callable[..., 
     assert genlock("clear", "--json").document["outcome"] == "done"
 
 
+def test_a_task_says_why(published: None, genlock: Callable[..., Any]) -> None:
+    """Who cleared a fleet at night stood in the log, and not what for."""
+    genlock("clear", "digits", "-m", "a bad copy")
+    genlock("refresh", "digits", "--message", "and again")
+    events = genlock("events", "--json").document
+    assert [event["facts"]["why"] for event in events if event["what"] == "task-started"] == ["a bad copy", "and again"]
+
+
 def test_a_task_that_every_worker_did(
     published: None, genlock: Callable[..., Any], member: Any, background: Any, wait_for: Any
 ) -> None:

@@ -1,5 +1,6 @@
 """`genlock publish` and `genlock rollback`."""
 
+import codecs
 import os
 import pty
 import select
@@ -298,6 +299,7 @@ class Terminal:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment)
         os.close(theirs)
         self.text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character
 
     def read_until(self, wanted: str, timeout_s: float = 30) -> None:
         end = time.monotonic() + timeout_s
@@ -324,7 +326,7 @@ class Terminal:
             found = os.read(self._ours, 65536)
         except OSError:  # nobody has the other end any more
             return False
-        self.text += found.decode()
+        self.text += self._decoder.decode(found)
         return bool(found)
 
 

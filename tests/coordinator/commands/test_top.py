@@ -1,5 +1,6 @@
 """`genlock top`: one picture, and the live one at a terminal."""
 
+import codecs
 import fcntl
 import json
 import os
@@ -93,6 +94,7 @@ class Screen:
         self.process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environ, start_new_session=True)
         os.close(its)
         self.written = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character
 
     def resize(self, width: int, height: int) -> None:
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -106,7 +108,7 @@ class Screen:
         while text not in self.written:
             assert time.monotonic() < end, f"{text!r} is not in {self.written[-2000:]!r}"
             if select.select([self._fd], [], [], 0.1)[0]:
-                self.written += os.read(self._fd, 65536).decode()
+                self.written += self._decoder.decode(os.read(self._fd, 65536))
         before, _, self.written = self.written.partition(text)
         return before + text
 
@@ -114,7 +116,7 @@ class Screen:
         """What it writes until it has ended; fails after 20 s."""
         try:
             while select.select([self._fd], [], [], 20)[0] and (piece := os.read(self._fd, 65536)):
-                self.written += piece.decode()
+                self.written += self._decoder.decode(piece)
         except OSError:
             pass  # how Linux says that the other side is closed
         self.process.wait(20)

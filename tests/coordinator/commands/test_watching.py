@@ -21,6 +21,7 @@ from .conftest import PROGRAM
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watcher, "SETTLED_S", 0.1)
+    monkeypatch.setattr(watcher, "POLL_S", 0.1)
 
 
 def saved(path: Path, content: str) -> None:
@@ -74,6 +75,33 @@ def test_one_look_tells_what_became_of_each_model(genlock: Callable[..., Any], f
     assert [found["outcome"] for found in ran.document] == ["unchanged"]
 
 
+@pytest.mark.usefixtures("soon")
+def test_one_look_that_finds_nothing_where_something_should_be_has_failed(
+    genlock: Callable[..., Any], fleet: Fleet, tmp_path: Path
+) -> None:
+    """A typing mistake in cron: "no checkpoint found", status 0, and nobody looked again."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    ran = genlock("watch", f"{runs}/typo", f"m={runs}", "--once")
+    assert (ran.status, ran.out) == (
+        1,
+        f"odd: {runs}/typo is not there\nm: odd · {runs}, which would be model m, is a folder: name the file in it\n",
+    )
+    assert "waited for" not in ran.err and "WARNING" not in ran.err  # it is told once
+    saved(runs / "a.pt", "1")
+    (runs / "b.pt").touch()
+    ran = genlock("watch", runs, "--once", "--json")
+    assert ran.status == 1
+    assert [(found["model"], found["outcome"]) for found in ran.document] == [("a", "committed"), ("b", "odd")]
+
+    (runs / "b.pt").unlink()
+    fleet.pin("a", why="a weekend")
+    saved(runs / "a.pt", "2")
+    ran = genlock("watch", runs, "--once")
+    assert ran.status == 3 and ran.out.startswith("a: pinned · it is pinned to generation 1 since ")
+    assert "model 'a'" not in ran.out and "Tried again" not in ran.err
+
+
 def test_what_makes_no_sense_is_a_usage_error(genlock: Callable[..., Any], tmp_path: Path) -> None:
     ran = genlock("watch", tmp_path / "*.pt")
     assert ran.status == 2 and "write {model} into it, or MODEL=PATH" in ran.err
@@ -105,6 +133,7 @@ def test_it_goes_on_until_a_signal_and_tells_programs_what_it_does(
             assert into["event"] == "watching" and f"fleet {into['fleet']} at" in into["message"], (
                 "a wrong fleet is seen at once"
             )
+            assert json.loads(process.stderr.readline())["event"] == "waiting"
             assert json.loads(process.stderr.readline())["event"] == "listening"
             checkpoint("1", model)
         for model, process in begun.items():

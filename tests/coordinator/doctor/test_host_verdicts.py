@@ -76,6 +76,15 @@ def test_locks_do_not_belong_on_a_network() -> None:
     assert (found.check, found.level) == ("filesystem", "warning")
 
 
+@pytest.mark.parametrize("filesystem", ["beegfs", "fuse.juicefs", "unheard-of"])
+def test_a_file_system_that_nobody_knows_is_not_said_to_be_of_this_host(filesystem: str) -> None:
+    """Two tables contradicted each other: "it is a file system of this host", and then that workers do not map its files."""
+    facts = replace(FOLDER, filesystem=filesystem, is_local=False)
+    said = {finding.check: finding.found for finding in judge_store(facts, HOST, None)}
+    assert "or one that is not known here" in said["filesystem"] and "fetched once" in said["workers"]
+    assert judge_state(facts, HOST)[-1].level == "warning"
+
+
 @pytest.mark.parametrize(("size", "level"), [(4 * 2**30, "ok"), (6 * 2**30, "warning"), (11 * 2**30, "wrong")])
 def test_the_largest_model_has_to_fit_once_more(size: int, level: str) -> None:
     """The publish at night failed for want of room, and the old model stayed active for a week."""

@@ -40,7 +40,7 @@ def test_all_that_is_asked_is_answered(redis_url: str) -> None:
     assert (found.silence, found.denied, found.refused, found.script_error) == ("", (), "", "")
     assert found.info["role"] == "master" and found.config["appendfsync"] == "everysec"
     assert min(found.trips_s) > 0 and len(found.scripts_s) == 20
-    assert found.ahead_s is not None and abs(found.ahead_s) < 1
+    assert found.ahead_s is not None and abs(found.ahead_s) < 60, "seconds; a busy machine may pause between two looks"
 
 
 def test_nothing_is_changed_by_asking(redis_url: str, fleet: Fleet, tmp_path: Path) -> None:

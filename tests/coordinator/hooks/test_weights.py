@@ -8,6 +8,8 @@ import pytest
 import torch
 from genlock.coordinator.errors import BadInput
 from genlock.coordinator.hooks.weights import agreed, is_module, is_sharded, rank, read_weights, state_of, write_weights
+from genlock.worker.archive import FormatError
+from genlock.worker.checkpoint import _state_dict
 from safetensors.torch import load_file, save_file
 
 
@@ -64,6 +66,29 @@ def test_what_training_saved_is_read_back(tmp_path: Path, wrapper: str | None) -
     save_file({"bias": torch.zeros(2)}, tmp_path / "b.safetensors")
     found = read_weights([tmp_path / "a.pt", tmp_path / "b.safetensors"])
     assert {name: tensor.tolist() for name, tensor in found.items()} == {"weight": [1.0, 1.0], "bias": [0.0, 0.0]}
+
+
+@pytest.mark.parametrize(
+    ("saved", "why"),
+    [
+        ({"state_dict": {"w": torch.ones(1)}, "model_state_dict": {"w": torch.zeros(1)}}, "without tensors"),
+        ([torch.ones(1)], "holds a list"),
+    ],
+)
+def test_what_a_worker_would_refuse_is_refused_by_its_words(tmp_path: Path, saved: object, why: str) -> None:
+    """Golden outputs were computed from the first of two state dicts, and every worker refused the file: seen at the end of a training."""
+    torch.save(saved, tmp_path / "a.pt")
+    with pytest.raises(BadInput, match=why) as caught:
+        read_weights([tmp_path / "a.pt"])
+    with pytest.raises(FormatError) as refused:
+        _state_dict(tmp_path / "a.pt")
+    assert str(refused.value) == caught.value.why
+
+
+def test_golden_outputs_come_from_the_weights_that_are_served(tmp_path: Path) -> None:
+    """A tensor stood beside `state_dict`: the rehearsal ran with what is below that key, and the workers with what is beside it."""
+    torch.save({"state_dict": {"w": torch.ones(1)}, "ema": torch.zeros(1)}, tmp_path / "a.pt")
+    assert sorted(read_weights([tmp_path / "a.pt"])) == ["ema", "state_dict"]
 
 
 class Compiled(torch.nn.Module):

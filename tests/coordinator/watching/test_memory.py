@@ -36,3 +36,33 @@ def test_where_nothing_can_be_written_nothing_is_remembered(tmp_path: Path) -> N
     (tmp_path / "watched").touch()
     Memory(tmp_path, "t").write("m", RECORD)
     assert Memory(tmp_path, "t").read("m") == Record()
+
+
+def test_a_path_that_is_not_utf_8_and_a_full_disk_leave_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory(tmp_path, "t")
+    memory.write("m", RECORD)
+    memory.write("m", Record({"model": Known("/\udcff.pt", IDENTITY, "b" * 64)}))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    memory.write("m", Record(done="v2"))
+    assert memory.read("m") == RECORD and [path.name for path in memory.folder.iterdir()] == ["m.json"]
+
+
+def test_what_a_killed_process_has_left_is_not_left_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between writing and renaming, again and again: each time a file more, for ever."""
+    memory = Memory(tmp_path, "t")
+    with monkeypatch.context() as killed:
+        for name in ("replace", "unlink"):
+            killed.setattr(Path, name, lambda path, *_: None)
+        for model in ("m", "m", ".m", "m"):
+            memory.write(model, RECORD)
+    assert memory.read("m") == memory.read(".m") == Record()
+    assert len(list(memory.folder.iterdir())) == 2
+    for model in ("m", ".m"):
+        memory.write(model, RECORD)
+    assert sorted(path.name for path in memory.folder.iterdir()) == [".m.json", "m.json"]

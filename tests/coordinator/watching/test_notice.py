@@ -37,6 +37,21 @@ def test_where_the_kernel_tells_the_clock_is_slow(
     assert [record.event for record in caplog.records] == ["listening"]  # once for the folders of one file system
 
 
+def test_the_folder_that_was_asked_for_is_named(
+    following: Notice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not the one above it, where it would appear: nobody has named that."""
+    caplog.set_level(logging.INFO, "genlock.watch")
+    monkeypatch.setattr(notice, "kind_of", lambda path: Filesystem(path.name, is_local=True, tells=True))
+    for name in ("ext4", "xfs"):
+        (tmp_path / name).mkdir()
+    following.follow([tmp_path / "ext4", tmp_path / "xfs/not/there"])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}/ext4 is on ext4, where the kernel tells of changes",
+        f"{tmp_path}/xfs/not/there would be on xfs, where the kernel tells of changes",
+    ]
+
+
 def test_a_folder_that_comes_back_is_another_one(following: Notice, told: threading.Event, tmp_path: Path) -> None:
     """The kernel listens to what was removed: nothing of the new one would ever be told."""
     folder = tmp_path / "runs"
@@ -61,7 +76,10 @@ def test_where_the_kernel_does_not_tell_the_clock_looks(
     caplog.set_level(logging.INFO, "genlock.watch")
     monkeypatch.setattr(notice, "kind_of", lambda path: Filesystem("nfs", is_local=False, tells=False))
     assert following.follow([tmp_path]) == notice.POLL_S
-    assert "is on nfs, which does not tell" in caplog.text and caplog.records[0].event == "polling"
+    assert caplog.records[0].event == "polling"
+    assert caplog.records[0].getMessage() == (
+        f"{tmp_path} is on nfs, which does not tell of every change: looked at every {notice.POLL_S:g} s"
+    )
 
 
 def test_a_kernel_that_has_no_room_is_said_once_and_the_clock_looks(

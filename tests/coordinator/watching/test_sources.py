@@ -1,11 +1,12 @@
 """What is there now."""
 
+import os
 from pathlib import Path
 
 import pytest
 from genlock.coordinator.errors import BadInput, InvalidName
 from genlock.coordinator.watching.pattern import patterns_of
-from genlock.coordinator.watching.sources import File, Named, Patterned
+from genlock.coordinator.watching.sources import File, Found, Named, Patterned
 
 
 def paths(found: dict[str, File]) -> dict[str, str | None]:
@@ -23,6 +24,9 @@ def test_files_that_were_named(tmp_path: Path) -> None:
         "fusion": {"cnn": None, "svm": None},
     }
     assert found.folders == {tmp_path} and not found.open_sets
+    assert list(found.oddities) == ["fusion"] and "b.pt, which would be model fusion, is a folder" in str(
+        found.oddities
+    )
     assert named.concerns(tmp_path / "a.pt") and named.concerns(tmp_path) and not named.concerns(tmp_path / "c.pt")
 
 
@@ -72,3 +76,30 @@ def test_models_that_are_left_to_others_are_not_asked_for(tmp_path: Path, monkey
     monkeypatch.setattr(Path, "stat", lambda path, **how: [asked.append(path.name), stat(path, **how)][1])
     found = Patterned(patterns_of([str(tmp_path)]), but=["a"]).look()
     assert list(found.files) == ["b"] and asked == ["b.pt"]
+
+
+def test_what_is_no_checkpoint_is_told_apart(tmp_path: Path) -> None:
+    """By the model where it is known; what is hidden in a folder beside the checkpoints is nobody's."""
+    (tmp_path / "a.pt").touch()
+    for name in ("b.pt", "c", "run/best.pt"):
+        (tmp_path / name).mkdir(parents=True)
+    os.mkfifo(tmp_path / "pipe")
+    texts = [tmp_path, f"d={tmp_path}/c", f"e={tmp_path}/e.pt", f"f={tmp_path}/c/*.pt", f"g={tmp_path}/pipe"]
+    texts += [tmp_path / "{model}/best.pt", tmp_path / "typo/{model}.pt", tmp_path / "{model}-*"]
+    found = Patterned(patterns_of(map(str, texts))).look()
+    assert found.files == {}
+    assert found.empty == {"a": tmp_path / "a.pt"}
+    assert found.absent == {"e": tmp_path / "e.pt", f"{tmp_path}/typo": tmp_path / "typo"}
+    assert found.oddities == {
+        "b": f"{tmp_path}/b.pt, which would be model b, is a folder: name the file in it",
+        "d": f"{tmp_path}/c, which would be model d, is a folder: name the file in it",
+        "g": f"{tmp_path}/pipe, which would be model g, is not a regular file",
+        "run": f"{tmp_path}/run/best.pt, which would be model run, is a folder: name the file in it",
+    }
+    assert Found().and_also(found) == found
+
+
+def test_a_folder_that_is_a_file_is_odd(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = Patterned(patterns_of([f"{tmp_path}/file/{{model}}.pt"])).look()
+    assert found.oddities == {f"{tmp_path}/file": f"{tmp_path}/file is no folder"} and not found.absent

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +14,12 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
+from genlock.coordinator.clock import clock
 from genlock.coordinator.errors import ArtifactMissing, OutcomeUnknown, RedisUnreachable
 from genlock.coordinator.filesystem import Filesystem
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.status import Generation
-from genlock.coordinator.watching import Offered, Patterned, Watcher, notice, offer, patterns_of, watcher
+from genlock.coordinator.watching import Offered, Patterned, Watcher, notice, offer, patterns_of, settling, watcher
 from genlock.coordinator.watching.memory import Known, Memory, Record
 from genlock.coordinator.watching.settling import FileIdentity
 
@@ -90,7 +92,7 @@ def test_each_content_arrives_once_and_whole(
         wait_for(lambda: versions() == expected, description=f"{expected} is published")
 
     def said() -> list[str]:
-        seen = ("listening", "polling", "found")
+        seen = ("listening", "polling", "found", "waiting")
         return [record.event for record in caplog.records if record.event not in seen]
 
     wait_for(lambda: len(said()) == 3, description="all is said")
@@ -119,7 +121,9 @@ def test_a_torn_file_is_refused_once_and_a_touched_one_is_nothing_new(
     assert found.message == f"noticed: {path}" and found.artifacts[0].source == str(path)
 
 
-def test_several_files_wait_for_each_other(watching: Any, versions: Any, wait_for: Any, tmp_path: Path) -> None:
+def test_several_files_wait_for_each_other(
+    watching: Any, versions: Any, wait_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A new encoder with the old head answers nonsense: both are published together, or neither."""
     run, a, b = tmp_path / "runs/m", whole(1), whole(2)
     run.mkdir(parents=True)
@@ -131,11 +135,12 @@ def test_several_files_wait_for_each_other(watching: Any, versions: Any, wait_fo
     assert versions() == []
     (run / "head.safetensors").write_bytes(b)
     wait_for(lambda: versions() == [version(enc=a, head=b)], description="both are published")
+    monkeypatch.setattr(settling, "OTHERS_S", 30.0)  # longer than this process may stand still between the two
     (run / "enc.safetensors").write_bytes(whole(3))
-    wait_for(lambda: (run / "enc.safetensors").stat().st_size, description="the first is written")
     (run / "head.safetensors").write_bytes(whole(4))
     newest = version(enc=whole(3), head=whole(4))
     wait_for(lambda: versions()[1:] == [newest], description="the new ones are published, together")
+    monkeypatch.setattr(settling, "OTHERS_S", 3 * SETTLED_S)
     other = tmp_path / "runs/other"
     (other / "y.pt").write_bytes(b)
     both = version(x=a, y=b)
@@ -216,6 +221,10 @@ def test_one_models_trouble_is_said_once_and_stops_nobody(
     fleet.unpin("m")
     wait_for(lambda: len(versions()) == 2, description="the pin is gone")
     assert versions()[1] == version(model=whole(3)) and [r.outcome for r in warned()] == ["pinned"]
+    said = warned()[0].getMessage()
+    assert said.startswith("model 'm' is pinned to generation 1 since ") and said.endswith(
+        "`genlock unpin m` lets proposals in again. Tried again with growing pauses, until it succeeds or the file changes"
+    )
 
     fleet.rollback("m", pin=False)
     watching.end(first)
@@ -254,19 +263,21 @@ def test_what_another_host_has_proposed_is_waited_for(
     """The workers take a minute to load it; who sees the same file meanwhile must not stop that by proposing it once more."""
     caplog.set_level(logging.DEBUG, "genlock.watch")
 
-    def events() -> list[str]:
-        return [record.event for record in caplog.records if record.event in ("retrying", "published", "unchanged")]
+    def events(*names: str) -> list[str]:
+        return [record.event for record in caplog.records if record.event in names]
 
     worker = member("h:1", "digits")
     (tmp_path / "digits.safetensors").write_bytes(whole(1))
     watching(tmp_path)
     generation = wait_for(lambda: worker.candidate(), description="it is proposed")
     watching(tmp_path, settings=replace(fleet.settings, state_dir=tmp_path / "two", store=fleet.store.root))
-    wait_for(lambda: events() == ["retrying"], description="the other host sees that it is in work")
+    wait_for(lambda: events("retrying"), description="the other host sees that it is in work")
+    assert events("published", "unchanged") == []
     worker.ready(generation)
     wait_for(lambda: worker.state().phase == "fencing", description="it is fenced")
     worker.fenced(generation)
-    wait_for(lambda: sorted(events()[1:]) == ["published", "unchanged"], description="both are content")
+    wait_for(lambda: len(events("published", "unchanged")) == 2, description="both are content")
+    assert sorted(events("published", "unchanged")) == ["published", "unchanged"]
     assert len(fleet.history("digits")) == 1
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -302,6 +313,88 @@ def test_redis_that_is_gone_is_waited_for(
     wait_for(lambda: versions(), description="it is published")
     retried = [r.outcome for r in caplog.records if r.event == "retrying" and r.levelno == logging.WARNING]
     assert retried == ["unavailable", "failed"]
+
+
+def test_no_room_for_a_thread_is_a_try_that_failed(
+    watching: Any, versions: Any, wait_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """A limit of processes that is reached once: the model was never published again, and the end of the watch raised."""
+    faults, start = [RuntimeError("can't start new thread")], threading.Thread.start
+
+    def failing(thread: threading.Thread) -> None:
+        if thread.name == "genlock-publish-m" and faults:
+            raise faults.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", failing)
+    monkeypatch.setattr("genlock.coordinator.watching.attempts.FIRST_PAUSE_S", 0.1)
+    (tmp_path / "m.safetensors").write_bytes(whole(1))
+    watching(tmp_path)
+    wait_for(lambda: versions(), description="it is published")
+    retried = [r.getMessage() for r in caplog.records if r.event == "retrying" and r.levelno == logging.WARNING]
+    assert retried == [
+        "model m: can't start new thread. Tried again with growing pauses, until it succeeds or the file changes"
+    ]
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_watch_whose_publish_cannot_begin_ends_all_the_same(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    (tmp_path / "m.safetensors").write_bytes(whole(1))
+    one = Watcher(fleet.settings, Patterned(patterns_of([str(tmp_path)])), note="noticed", notices=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", failing)
+        ((model, error),) = one.once()
+    assert model == "m" and "can't start" in str(error)
+
+
+def test_what_is_first_found_of_a_model_is_said(
+    watching: Any, fleet: Fleet, wait_for: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody who starts a watch over what is active already reads which file is which model, and then nothing."""
+    caplog.set_level(logging.DEBUG, "genlock.watch")
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(whole(1))
+    fleet.publish("m", path)
+    watching(tmp_path)
+
+    def said() -> list[tuple[str, str]]:
+        return [(r.levelname, r.getMessage()) for r in caplog.records if getattr(r, "event", "") == "unchanged"]
+
+    sentence = "model m: nothing to publish, it is active"
+    wait_for(lambda: said() == [("INFO", sentence)], description="it is said that it is active")
+    path.touch()
+    wait_for(lambda: said()[1:] == [("DEBUG", sentence)], description="later that is no news")
+
+
+def test_what_is_not_there_is_said_once_and_waited_for(
+    watching: Any, versions: Any, wait_for: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`genlock watch /nosuch` said that / is on ext4."""
+    caplog.set_level(logging.INFO, "genlock.watch")
+    runs, best = tmp_path / "runs", tmp_path / "best.pt"
+    watching(runs, f"b={best}")
+    expected = [f"{best} is not there yet: waited for", f"{runs} is not there yet: waited for"]
+
+    def said() -> list[str]:
+        return sorted(record.getMessage() for record in caplog.records if record.event == "waiting")
+
+    wait_for(lambda: said() == expected, description="both are waited for")
+    runs.mkdir()
+    (runs / "m.safetensors").write_bytes(whole(1))
+    wait_for(versions, description="what came is published")
+    (runs / "m.safetensors").unlink()
+    runs.rmdir()
+    runs.mkdir()
+    (runs / "m.safetensors").touch()  # somebody has just made it
+    (runs / "n.safetensors").write_bytes(whole(2))
+    wait_for(lambda: versions("n"), description="the folder came back")
+    assert said() == expected
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_a_fault_in_a_look_is_seen_and_ends_nothing(
@@ -368,6 +461,78 @@ def test_two_hosts_that_see_the_same_file_publish_it_once(
         (shared / "m.safetensors").write_bytes(whole(number))
         wait_for(lambda number=number: len(done()) == 2 * number, description="both have dealt with it")
     assert versions() == [version(model=whole(number)) for number in range(1, 4)]
+
+
+@pytest.mark.usefixtures("soon")
+def test_one_look_does_not_turn_without_end_while_one_publishes_and_another_changes(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its time the moment up to which it paused was past: 100,000 turns a second, for as long as the workers took to load."""
+    turns, looks, enough = list[float](), list[float](), threading.Event()
+    turn, look, make = Watcher._turn, Watcher._look, offer.Offer.make
+
+    def counted_look(self: Watcher) -> None:
+        looks.append(clock())
+        if sum(moment > looks[0] + watcher.ONCE_S for moment in looks) >= 5:
+            enough.set()
+        look(self)
+
+    def slow(self: offer.Offer, request: str) -> Offered:
+        assert enough.wait(60)
+        return make(self, request)
+
+    monkeypatch.setattr(watcher, "ONCE_S", 0.5)
+    monkeypatch.setattr(Watcher, "_turn", lambda self: [turns.append(clock()), turn(self)][1])
+    monkeypatch.setattr(Watcher, "_look", counted_look)
+    monkeypatch.setattr(offer.Offer, "make", slow)
+    (tmp_path / "m.safetensors").write_bytes(whole(1))
+    with (tmp_path / "n.safetensors").open("wb") as file:
+        file.write(whole(2))
+        file.flush()
+        found = Watcher(fleet.settings, Patterned(patterns_of([str(tmp_path)])), note="noticed").once()
+    assert [one.outcome for one in found if isinstance(one, Offered)] == ["committed", "changing"]
+    assert len(turns) < 5 * len(looks) + 20
+
+
+@pytest.mark.usefixtures("soon")
+def test_one_look_publishes_more_than_can_be_published_at_the_same_time(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty models, each of which takes a minute: those that had to wait for a place were said to be changing."""
+    for name, value in (("PUBLISHES", 1), ("ONCE_S", 0.0), ("SETTLED_S", 0.0), ("SETTLED_ELSEWHERE_S", 0.0)):
+        monkeypatch.setattr(watcher, name, value)
+    for number, model in enumerate("abc"):
+        (tmp_path / f"{model}.safetensors").write_bytes(whole(number))
+    found = Watcher(fleet.settings, Patterned(patterns_of([str(tmp_path)])), note="noticed").once()
+    assert [one.outcome for one in found if isinstance(one, Offered)] == ["committed"] * 3
+
+
+@pytest.mark.usefixtures("soon")
+def test_one_look_tells_what_can_never_be_published(fleet: Fleet, tmp_path: Path, caplog: Any) -> None:
+    """A typing mistake in cron, for a year: no checkpoint was found, and all was well."""
+    (tmp_path / "empty.pt").touch()
+    for name in ("two.pt", "two.safetensors"):
+        (tmp_path / name).write_bytes(whole(1))
+    patterns = patterns_of([f"{tmp_path}", f"{tmp_path}/typo", f"folder={tmp_path}", f"gone={tmp_path}/no.pt"])
+
+    def once() -> dict[str | None, tuple[str, str]]:
+        found = Watcher(fleet.settings, Patterned(patterns), note="noticed").once()
+        return {one.model: (one.outcome, one.why) for one in found if isinstance(one, Offered)}
+
+    assert once() == {
+        None: ("odd", f"{tmp_path}/typo is not there"),
+        "empty": ("odd", f"{tmp_path}/empty.pt is empty"),
+        "folder": ("odd", f"{tmp_path}, which would be model folder, is a folder: name the file in it"),
+        "gone": ("odd", f"{tmp_path}/no.pt is not there"),
+        "two": (
+            "odd",
+            f"{tmp_path}/two.pt and {tmp_path}/two.safetensors would both be model two: neither is published;"
+            " remove one, or say which with a pattern",
+        ),
+    }
+    with (tmp_path / "empty.pt").open("ab"):  # it has just been made
+        assert once()["empty"][0] == "changing"
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]  # it is told already
 
 
 @pytest.mark.usefixtures("soon")

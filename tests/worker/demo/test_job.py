@@ -69,8 +69,9 @@ def test_term_ends_it_in_its_pause(
 ) -> None:
     """A container is stopped: the job ends at once, and well."""
     caplog.set_level(logging.INFO, "genlock.demo")
-    for name, value in {"REDIS_URL": redis_url, "FLEET": "t", "STORE": str(tmp_path / "store")}.items():
-        monkeypatch.setenv(f"GENLOCK_{name}", value)
+    names = {"REDIS_URL": redis_url, "FLEET": "t", "STORE": tmp_path / "store", "STATE_DIR": tmp_path / "state"}
+    for name, value in names.items():
+        monkeypatch.setenv(f"GENLOCK_{name}", str(value))
 
     def stop_it() -> None:
         wait_for(lambda: events(caplog, "published"), 60, "the first one is published")
