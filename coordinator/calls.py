@@ -236,17 +236,19 @@ class Settle(Call):
 
 @dataclass(frozen=True)
 class _Decision(Call):
-    """An operator's change, decided on generation `seen` (abort: the candidate's)."""
+    """An operator's change, decided on generation `seen` (abort: the candidate's). `asked`: the generation that somebody named, 0: whatever
+    was there; an earlier change with the same request id was of the same, or is another one (R10)."""
 
     model: str
     request: str
     seen: int
     by: str
     why: str = ""
+    asked: int = field(default=0, kw_only=True)
     parts = ("_operator",)
 
     def arguments(self) -> list[str | bytes]:
-        return [self.model, self.request, str(self.seen), self.by, self.why]
+        return [self.model, self.request, str(self.seen), self.by, self.why, str(self.asked)]
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,7 @@ class Unpin(_Decision):
 @dataclass(frozen=True)
 class Rollback(_Decision):
     """`to`: a committed generation, 0: the newest way back; `if_watched`: only while the active one is watched after its canary;
-    `manifest`: of `to`, with an operator's order, empty: as it is stored."""
+    `manifest`: of `to`, with an operator's order, empty: as it is stored; `to` is then named by who signs, `asked` by who has called."""
 
     to: int = 0
     pin: bool = True

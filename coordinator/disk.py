@@ -182,8 +182,9 @@ def write_whole(
     """Give `path` this content, whole or not at all: at every moment it is what it was or what it shall be. Its folder has to be there.
 
     `durable`: flushed, with its name, when this returns; without it a crash of the machine may leave an empty file. `temp`: what is written
-    before it has its name, on the same disk, gone at the end unless the process is killed (None: a new name beside it). `replace`:
-    whether it takes the place of what is there, or leaves that. `mode`: as far as the umask lets it. Raises OSError.
+    before it has its name, on the same disk, gone at the end unless the process is killed (None: a new name beside it). It must belong to
+    the caller alone: of two that write one, the second empties what the first then renames. `replace`: whether it takes the place of what
+    is there, or leaves that. `mode`: as far as the umask lets it. Raises OSError.
     """
     temp = path.with_name(f".{uuid.uuid4().hex}") if temp is None else temp
     try:

@@ -320,13 +320,13 @@ class Fleet:
 
         Raises NoGeneration where there is none, Conflict, RequestReused.
         """
-        if request is not None and (done := self._decided(Abort, model, request)) is not None:
+        if request is not None and (done := self._decided(Abort, model, request, generation)) is not None:
             return done
         state = state_of(self._link, model)
         seen = generation or (state.cand.gen if state.cand else None)
         if seen is None:
             raise NoGeneration(model, None, "no candidate is in work, there is nothing to abort")
-        return self._decide(Abort(model, _request(request), seen, author or me(), why))
+        return self._decide(Abort(model, _request(request), seen, author or me(), why, asked=generation or 0))
 
     def pin(self, model: str, *, why: str = "", author: str | None = None, request: str | None = None) -> int:
         """Keeps the model at its active generation, which is returned: proposals are refused.
@@ -343,8 +343,10 @@ class Fleet:
             return done
         return self._decide(Unpin(model, _request(request), active_of(self._link, model), author or me(), why))
 
-    def _decided(self, kind: type[Abort | Pin | Unpin], model: str, request: str) -> int | None:
-        return decided(self._link, kind.script, model, _request(request))
+    def _decided(
+        self, kind: type[Abort | Pin | Unpin], model: str, request: str, generation: int | None = None
+    ) -> int | None:
+        return decided(self._link, kind.script, model, _request(request), generation=generation)
 
     def _decide(self, change: Abort | Pin | Unpin) -> int:
         return decide(self._link, change, lease_s=self.identity.lease_s)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from .canary import ALL
 from .errors import (
     BadInput,
     Conflict,
@@ -108,19 +109,34 @@ def refusal_of(
         "plan": BadInput("canary", "the scripts do not take it"),
         "busy": Conflict(model, "a free place for a task", "16 tasks that run or have just ended"),
         "pinned": _pinned(reply, model),
-        "reused": RequestReused(request, _used(reply.found or "", reply.version)),
+        "reused": RequestReused(request, _used(reply.found or "", reply)),
     }
     return refusals.get(reply.verdict) or InvalidName(model)
 
 
-def check_is_of(verb: str, answer: Answer | None, request: str) -> None:
-    """Raises RequestReused where the request is known as that of another change. `verb`: the script of this one."""
-    if answer is not None and answer.verb not in ("", verb):
-        raise RequestReused(request, _used(answer.verb, answer.version))
+def check_is_of(
+    verb: str, answer: Answer | None, request: str, *, generation: int | None = None, share: int | None = None
+) -> None:
+    """Raises RequestReused where the request is known as that of another change. `verb`: the script of this one; `generation`,
+    `share`: those that it names."""
+    if answer is None or not answer.verb:
+        return
+    asked = ((generation, answer.generation), (share, answer.share))
+    if answer.verb != verb or any(None not in pair and pair[0] != pair[1] for pair in asked):
+        raise RequestReused(request, _used(answer.verb, answer))
 
 
-def _used(verb: str, version: str) -> str:
-    return f"publish of version {version[:12]}" if verb == "propose" else verb
+def _used(verb: str, known: Answer | Reply) -> str:
+    """What a request is known as, for people."""
+    if verb == "propose":
+        return f"publish of version {known.version[:12]}"
+    if verb == "rollback" and known.target is not None:
+        return f"rollback to generation {known.target}"
+    if verb == "abort" and known.generation is not None:
+        return f"abort of generation {known.generation}"
+    if verb == "promote" and known.share is not None:
+        return f"promote to {(known.share or ALL) * 100 / ALL:g} %"
+    return verb
 
 
 def _named(generation: str) -> str:

@@ -143,17 +143,17 @@ def new_wait(
     )
 
 
-def wait_until_open(link: Link, *, lease_s: float) -> None:
+def wait_until_open(link: Link, *, lease_s: float) -> Epoch:
     """Watches a fleet that is closed and opens it, as everybody who waits does (R6): all of its workers may be gone.
 
-    `lease_s`: as far as this process knows. Raises FleetClosed after two leases, and what Link.ask raises.
+    `lease_s`: as far as this process knows. Returns the epoch that is open. Raises FleetClosed after two leases, and what Link.ask raises.
     """
     watch, since = Watch(lease_s, watcher=link.who, jitter=random.random()), clock()
     with Ear(link, None) as ear:
         while True:
             watch.heard(link.ask(Read("")), clock())
             if watch.is_open:
-                return
+                return watch.epoch
             if clock() > since + 2 * watch.lease_s + SLACK_S:
                 raise FleetClosed(link.fleet, clock() - since)
             for duty in watch.duties(clock()):

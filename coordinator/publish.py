@@ -158,7 +158,9 @@ class Publisher:
         """What was committed before becomes the candidate again; decided on what is active now."""
         seen = active_of(self._link, model, to)
         prepare_ms = round(terms.prepare_s * 1000)
-        change = Rollback(model, terms.request, seen, terms.author, why, to or 0, pin, terms.agreement, prepare_ms)
+        change = Rollback(
+            model, terms.request, seen, terms.author, why, to or 0, pin, terms.agreement, prepare_ms, asked=to or 0
+        )
         if self._signer.signs:
             change = self._ordered(change)
         return self._follow(change, model, terms, clock(), {}, seen=seen, to=to)
@@ -176,12 +178,12 @@ class Publisher:
 
     def promote(self, model: str, terms: Terms, *, share: int, seen: int | None, why: str) -> Flip:
         """The canary answers `share` ten-thousandths of the requests, 0: all of them, for which it is committed."""
-        request = self._promoted(model, terms.request) or self._promote(model, terms, share, seen, why)
+        request = self._promoted(model, terms.request, share, seen) or self._promote(model, terms, share, seen, why)
         return self._follow(Read(model, request), model, replace(terms, request=request), clock(), {})
 
-    def _promoted(self, model: str, request: str) -> str:
+    def _promoted(self, model: str, request: str, share: int, seen: int | None) -> str:
         """The request of the candidate that an earlier call with this id has promoted, or nothing (R10)."""
-        generation = decided(self._link, Promote.script, model, request)
+        generation = decided(self._link, Promote.script, model, request, generation=seen, share=share)
         return str(self._stored(model, generation)[1].get("request") or "") if generation is not None else ""
 
     def _promote(self, model: str, terms: Terms, share: int, seen: int | None, why: str) -> str:
@@ -190,7 +192,8 @@ class Publisher:
         candidate, active = state.cand, state.active
         if candidate is None or active is None or not state.is_canary:
             raise NoGeneration(model, None, f"there is no canary to promote: it is {state.phase}")
-        change = Promote(model, terms.request, active.gen, terms.author, why, seen or candidate.gen, share)
+        gen = seen or candidate.gen
+        change = Promote(model, terms.request, active.gen, terms.author, why, gen, share, asked=seen or 0)
         decide(self._link, change, lease_s=terms.lease_s)
         return candidate.request
 
@@ -268,13 +271,16 @@ def decide(link: Link, change: Abort | Pin | Unpin | Promote, *, lease_s: float)
     return change.seen
 
 
-def decided(link: Link, verb: str, model: str, request: str) -> int | None:
+def decided(
+    link: Link, verb: str, model: str, request: str, *, generation: int | None = None, share: int | None = None
+) -> int | None:
     """The generation of an earlier decision with this request id: what it was made on may be gone by now (R10); None: none is known.
 
-    `verb`: the script of the decision. Raises RequestReused.
+    `verb`: the script of the decision; `generation`, `share`: of the candidate that somebody named, and that it is to answer.
+    Raises RequestReused.
     """
     answer = link.ask(Read(check_name(model), request)).answer
-    check_is_of(verb, answer, request)
+    check_is_of(verb, answer, request, generation=generation or None, share=share)
     return answer.generation if answer is not None and (answer.verdict, answer.state) == ("ok", "done") else None
 
 

@@ -114,7 +114,7 @@ class Task(msgspec.Struct, frozen=True):
 
 class Answer(msgspec.Struct, frozen=True):
     """What has become of a request (R10). `state`: candidate, canary, next, committed, rejected, superseded, aborted, done; `verb`: the
-    script that it was a call of, empty where an older program wrote the answer."""
+    script that it was a call of, empty where an older program wrote the answer; `share`: of a promote, in ten-thousandths, 0: all."""
 
     verdict: str = "ok"
     state: str = ""
@@ -125,6 +125,7 @@ class Answer(msgspec.Struct, frozen=True):
     worker: str = ""
     target: Whole | None = None
     verb: str = ""
+    share: Whole | None = None
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -154,6 +155,7 @@ class Reply(msgspec.Struct, frozen=True):
     step: str = ""
     worker: str = ""
     target: Whole | None = None
+    share: Whole | None = None
     task: str | None = None
     awaited: int = 0
     figures: Both | None = None

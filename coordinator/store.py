@@ -217,15 +217,15 @@ class Store:
 
     def verify(self, digest: str, size: int, *, progress: Progress | None = None) -> None:
         """Read the object again and compare; ArtifactDamaged with both digests, or what open() raises."""
-        descriptor = self.open(digest, size)
+        path, descriptor = self.path(digest), self.open(digest, size)
         try:
-            found = hash_file(descriptor, size, progress)
-        except OSError as error:  # a bad sector
-            raise ArtifactDamaged(str(self.path(digest)), digest, str(error.strerror)) from error
+            found = hash_file(descriptor, size, progress, path=path)
+        except ArtifactRefused as error:  # a bad sector
+            raise ArtifactDamaged(str(path), digest, error.why) from error
         finally:
             os.close(descriptor)
         if found != digest:
-            raise ArtifactDamaged(str(self.path(digest)), digest, found)
+            raise ArtifactDamaged(str(path), digest, found)
 
     def set_aside(self, digest: str) -> Path | None:
         """Move a damaged object away, so that the next stage() writes it again; returns where it is now.
@@ -273,8 +273,9 @@ class Store:
 
         Leftovers are temporary files, drafts and damaged objects. `now` is in unix seconds; `older_than_s`
         has to be longer than any publish takes from its stage() to its proposal. Safe while others publish
-        (see the top of this file). What this user may not remove stays, and the log says how much that is.
-        Returns what was removed; with `dry_run` what would be, as far as that is known before it is tried.
+        (see the top of this file). What this user may not remove stays, and the log says how much that is;
+        what stays for another reason is raised, as ArtifactRefused. Returns what was removed; with `dry_run`
+        what would be, as far as that is known before it is tried.
         """
         oldest, removed, refused = now - older_than_s, list[StoredObject](), 0
         old = [found for found in self.objects() if found.digest not in keep and found.mtime < oldest]
@@ -371,11 +372,13 @@ def _leftover(path: Path) -> StoredObject:
 
 
 def _remove(path: Path) -> bool:
-    """Take a leftover away. Raises PermissionError where something of it stays."""
+    """Take a leftover away, as much of it as goes. Raises the first error for which something of it stays."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-        if path.exists():
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        errors: list[BaseException] = []
+        shutil.rmtree(path, onerror=lambda _call, _path, raised: errors.append(raised[1]))
+        for error in errors:
+            if not isinstance(error, FileNotFoundError):  # else another was faster
+                raise error
     else:
         path.unlink(missing_ok=True)
     return True

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .errors import ArtifactDamaged, ArtifactError, ArtifactMissing, ArtifactRefused, StoreUnreachable, StoreUnusable
+from .calls import Read
+from .clock import clock
+from .errors import (
+    ArtifactDamaged,
+    ArtifactError,
+    ArtifactMissing,
+    ArtifactRefused,
+    FleetClosed,
+    StoreUnreachable,
+    StoreUnusable,
+)
 from .flip import Progress
 from .identity import identity
 from .link import Link, wait_until_open
@@ -18,12 +28,15 @@ from .records import as_number
 if TYPE_CHECKING:
     from .records import Record
     from .registry import Registry
+    from .reply import Epoch
     from .store import AnyStore, StoredObject
 
 #: Seconds that gc spares what is not needed yet: longer than any publish takes from its staging to its proposal.
 SPARED_S = 3600.0
 #: Committed generations of a model without which it is not well: the active one, and the way back.
 LEAST_KEPT = 2
+#: Times that gc asks what is needed, before it gives up on fleets that lose data each time.
+MOST_ROUNDS = 3
 
 
 class Use(msgspec.Struct, frozen=True, order=True):
@@ -138,17 +151,39 @@ def gc(
     A fleet that is closed does not know yet what it needs: its opening is waited for (FleetClosed). Where this Redis knows nothing of
     a fleet, objects stay: it may have lost that, or be another fleet's. With `dry_run` nothing is removed.
     """
-    for name, link in fleets.items():
-        wait_until_open(link, lease_s=identity(store, name, lease_s=None).lease_s)
     keep: set[str] = set()
-    for name, link in fleets.items():  # after every wait: the store goes on for a while from here
-        needed = link.use(lambda registry: needed_by(registry, keep_last))
+    for name, needed in _needs(store, fleets, keep_last).items():
         if not needed and len(fleets) > 1:
             raise _unknown_needs(store, name)
         keep |= needed.keys()
     if not keep:
         keep = {found.digest for found in store.objects()}
     return store.collect(keep, older_than_s=older_than_s, now=time.time(), dry_run=dry_run)
+
+
+def _needs(store: AnyStore, fleets: dict[str, Link], keep_last: int | None) -> dict[str, dict[str, Needed]]:
+    """What each fleet needs. Raises FleetClosed.
+
+    Read after every wait, because fleets go on while another one is waited for. One of them may also have lost data meanwhile: what it says
+    then, until its workers have healed it, lacks what they answer from. So each is asked once more after all was read: one that is open,
+    in the epoch that was waited for, had lost nothing. Otherwise all begins again.
+    """
+    since = clock()
+    for _ in range(MOST_ROUNDS):
+        epochs = {
+            name: wait_until_open(link, lease_s=identity(store, name, lease_s=None).lease_s)
+            for name, link in fleets.items()
+        }
+        needs = {name: link.use(lambda registry: needed_by(registry, keep_last)) for name, link in fleets.items()}
+        lost = [name for name, link in fleets.items() if not _is_still_open(link, epochs[name])]
+        if not lost:
+            return needs
+    raise FleetClosed(lost[0], clock() - since)
+
+
+def _is_still_open(link: Link, epoch: Epoch) -> bool:
+    reply = link.ask(Read(""))
+    return reply.open and reply.epoch_id == epoch
 
 
 def _unknown_needs(store: AnyStore, fleet: str) -> ArtifactRefused:

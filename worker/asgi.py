@@ -143,12 +143,12 @@ def use_many(*models: str, cache: ModelCache | None = None) -> Block[Held]:
 class Block(Generic[T]):
     """What `use` and `use_many` give: for one `with` or `async with`."""
 
-    __slots__ = ("_asking", "_give", "_held", "_models")
+    __slots__ = ("_asking", "_give", "_held", "_is_given_up", "_models")
 
     def __init__(self, cache: ModelCache | None, models: tuple[str, ...], give: Callable[[Held], T]) -> None:
         self._asking = _here() if cache is None else _Asking(cache, Used(None, None))
         self._models, self._give = models, give
-        self._held = Held()
+        self._held, self._is_given_up = Held(), False
 
     def __enter__(self) -> T:
         if _is_loop():
@@ -168,13 +168,36 @@ class Block(Generic[T]):
     async def __aenter__(self) -> T:
         cache, used = self._asking
         held = used.at_once(cache, *self._models)
-        self._held = await run_sync(self._wait, limiter=_waiters()) if held is None else held
-        return self._give(self._held)
+        if held is None:
+            try:
+                held = await run_sync(self._wait_beside, limiter=_waiters())
+            except (
+                BaseException
+            ):  # cancelled: by the server, whose client has gone, or by a limit of the endpoint's own
+                self._is_given_up = True
+                self.__exit__(None, None, None)
+                raise
+        self._held = held
+        return self._give(held)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
+
+    def _wait_beside(self) -> Held:
+        """On a thread, which goes on when who waits for it is cancelled. Nobody takes what it gets then; that ends here or there, or it
+        would count as a failed request of a canary::
+
+            the thread                      the event loop
+            has what answers, says so
+                                            is cancelled, says so, ends what is there
+            looks: it is given up; ends it
+        """
+        self._held = held = self._wait()
+        if self._is_given_up:
+            self.__exit__(None, None, None)
+        return held
 
     def _wait(self) -> Held:
         cache, used = self._asking

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..coordinator.clock import clock
 from ..coordinator.errors import BadInput, GenlockError, LoadFailed, NotReady, Unavailable
@@ -27,6 +27,9 @@ from .orders import Arrived, Clear, Command, Flipped, News
 from .rqasig import model_of, parts_of
 from .signatures import Batch, InFleet, Known, Signatures, UnknownSignature, in_fleet, models_of
 from .trained import TrainedFiles
+
+if TYPE_CHECKING:
+    from .compat import ModelEvaluator
 
 _log = logging.getLogger("genlock.worker.compat")
 
@@ -47,6 +50,9 @@ Build = Callable[[str], Any] | Mapping[str, Any] | None
 
 class BatchCache(ModelCache):
     """See the module."""
+
+    #: Whose cache this is, where it is one's: it lives as long as its cache, for an app may have that alone.
+    evaluator: ModelEvaluator | None = None
 
     def __init__(self, fleet: Fleet, files: TrainedFiles, build: Build) -> None:
         self.files, self._build = files, build
@@ -87,7 +93,10 @@ class BatchCache(ModelCache):
         raises, or NotReady.
         """
         found = self.signatures.batches.get(rqa_sig)
-        return self._begin_batch(rqa_sig) if found is None else found
+        if found is None:
+            return self._begin_batch(rqa_sig)
+        self._newcomers.start()  # it could not, maybe, when the batch began
+        return found
 
     def hold(self, models: tuple[str, ...], use_many: Callable[..., Held]) -> Held:
         """The views of these by `use_many`, this cache's or a request's; told to the journal."""

@@ -86,9 +86,10 @@ class Chronicle:
         self.faults.met(error.model, str(error))
         _log.warning("%s", error, extra=self._facts("does-not-fit", error.model, key))
 
-    def refused(self, model: str, generation: int, error: NotTrusted) -> None:
-        """Nobody vouches for a manifest."""
-        self.faults.met(model, f"{model} generation {generation}: signature: {error}")
+    def refused(self, model: str, generation: int, error: NotTrusted, *, is_held: bool) -> None:
+        """Nobody vouches for a manifest. `is_held`: as of load_failed."""
+        if is_held:
+            self.faults.met(model, f"{model} generation {generation}: signature: {error}")
         self._stats.refused(model, generation=generation, reason=error.outcome, why=str(error))
         facts = self._facts("refused-manifest", model, generation=generation, reason=error.outcome, why=str(error))
         _log.error("model %s: generation %s is refused: %s", model, generation, error, extra=facts)

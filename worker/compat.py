@@ -77,6 +77,7 @@ class ModelEvaluator:
         settings = fleet.settings if fleet is not None else Settings.from_env()
         files = TrainedFiles(self.config["models_dir"])
         self.cache = BatchCache(Fleet(settings=_applied(self.config, settings)), files, self.config["build"])
+        self.cache.evaluator = self
         made(self)
 
     # --- what requests call --------------------------------------------------------------------------------------------

@@ -28,18 +28,19 @@ MADE_FOR_APP = "model_evaluator_made_for_app"
 evaluation_bp = Blueprint("evaluation", __name__)
 evaluation_bp.app_errorhandler(GenlockError)(failed)
 
-#: The evaluators of this process that somebody has, in the order in which they were made. Replaced as a whole, under the lock.
+#: The evaluators of this process that somebody has, or the cache of, in the order in which they were made. Replaced as a whole, under the
+#: lock.
 _evaluators: tuple[weakref.ref[ModelEvaluator], ...] = ()
 _lock = threading.RLock()  # who makes one for an app has it already
 
 
 def evaluators() -> list[ModelEvaluator]:
-    """Those of this process that are not closed, and that somebody still has, in the order in which they were made."""
+    """Those of this process that are not closed, and that somebody still has, or the cache of, in the order in which they were made."""
     return [found for reference in _evaluators if (found := reference()) is not None]
 
 
 def made(evaluator: ModelEvaluator) -> None:
-    """Routes may speak for it, for as long as somebody has it."""
+    """Routes may speak for it, for as long as somebody has it or its cache."""
     global _evaluators
     with _lock:
         _evaluators = (*(reference for reference in _evaluators if reference() is not None), weakref.ref(evaluator))

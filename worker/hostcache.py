@@ -104,14 +104,17 @@ class HostCache(Store):
             raise DoesNotFit(manifest.model, why) from error
         self._touch(wanted)
 
-    def holds(self, digests: Iterable[str], cancelled: Callable[[], bool] = lambda: False) -> None:
+    def holds(
+        self, digests: Iterable[str], cancelled: Callable[[], bool] = lambda: False, *, coming: bool = False
+    ) -> None:
         """This process maps these, and nothing else of what it named before. Not during a load; raises Cancelled while waiting to say so.
 
         What was fetched for a load that came to nothing goes with that: two workers that go on naming a rejected candidate leave no room
-        for the next one, and fetch nothing that would end that.
+        for the next one, and fetch nothing that would end that. `coming`: what was fetched last is named still, because it is tried again
+        soon, and the part of it that has come would be the first to go.
         """
         gone = self._holding
-        self._holding, self._loading = frozenset(digests), {}
+        self._holding, self._loading = frozenset(digests), self._loading if coming else {}
         with self._room(cancelled):
             self._say()
         self._touch(gone - self._holding)

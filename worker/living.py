@@ -27,6 +27,7 @@ _on_joined: list[OnJoined] = []
 def add(cache: ModelCache) -> None:
     """It is one of this process; nobody keeps it alive for that."""
     _caches.add(cache)
+    leaves_at_exit.cache_clear()
 
 
 def caches() -> list[ModelCache]:
@@ -51,9 +52,11 @@ def joined(cache: ModelCache, member: str, epoch: Epoch) -> None:
 def leaves_at_exit() -> None:
     """A cache of this process has begun: it is closed when the process ends, if nobody has done it by then.
 
-    Said when the first one begins and not at import: what is registered last is called first, so a temporary folder that was made before is
-    still there when they leave. Once is enough: a child inherits it.
+    Said when one begins and not at import, and anew where another was made since: what is registered last is called first, so a temporary
+    folder that was made before a cache is still there when that leaves. Not each time that one begins again: a place is left behind where
+    something was unregistered. A child inherits it.
     """
+    atexit.unregister(_close_all)
     atexit.register(_close_all)
 
 

@@ -13,7 +13,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..coordinator.errors import BadCheckpoint, GenlockError, LoadFailed, ManifestInvalid, NotTrusted, SerialsUnreadable
+from ..coordinator.errors import (
+    ArtifactError,
+    BadCheckpoint,
+    GenlockError,
+    LoadFailed,
+    ManifestInvalid,
+    NotTrusted,
+    SerialsUnreadable,
+)
 from ..coordinator.manifest import Manifest, decode
 from ..coordinator.priority import low_priority
 from ..coordinator.store import Store
@@ -22,16 +30,19 @@ from .hostwork import Cancelled, HostWork
 from .lastgood import LastGood
 from .loaders import Loader
 from .loading import Loaded, load
-from .slot import Job, Key
+from .slot import RETRY_TO_S, Job, Key
 
 _log = logging.getLogger("genlock.worker")
 
 #: Steps in which a fetch is told to people.
 TWENTIETHS = 20
+#: Seconds for which what came of a fetch that the store broke off is named for the next try: twice the longest pause before that one.
+KEPT_S = 2 * RETRY_TO_S
 
 
 class Done(NamedTuple):
-    """What a job came to: loaded, or said ("bad", "failed") with step and why; neither: nobody wanted it any more."""
+    """What a job came to: loaded, or said ("bad", "failed") with step and why; neither: nobody wanted it any more. `goes_on`: the store
+    broke a fetch off, and the next try goes on from there."""
 
     job: Job
     key: Key
@@ -40,6 +51,7 @@ class Done(NamedTuple):
     said: str = ""
     step: str = ""
     why: str = ""
+    goes_on: bool = False
 
 
 class _Chore(NamedTuple):
@@ -48,7 +60,7 @@ class _Chore(NamedTuple):
 
 
 class LoadThread:
-    """Begins with the first job. `report` is called on this thread with every Done."""
+    """Begins with the first job. `report` is called with every Done: on this thread, or by `begin` where it cannot be started."""
 
     def __init__(
         self,
@@ -69,14 +81,20 @@ class LoadThread:
         self._closing = False
         # For the host cache, by the loading thread: the objects of what is held, as was said last; of what was reported and not yet said.
         self._held, self._given = frozenset[str](), list[frozenset[str]]()
+        # Likewise, seconds of time.monotonic: until then what came of a fetch that was broken off is named; None: nothing is.
+        self._kept_until: float | None = None
         #: What is being loaded now, for people: model → generation, step, since (unix s); of a fetch also done and total (bytes). Replaced
         #: as a whole by this thread.
         self.loading: Mapping[str, Mapping[str, Any]] = {}
 
     def begin(self, job: Job) -> None:
-        """Loads, after what was begun before."""
-        self._start()
-        self._queue.put(job)
+        """Loads, after what was begun before. Where the thread cannot be started that is reported at once."""
+        try:
+            self._start()
+        except RuntimeError as error:  # the limit of threads of a host or a container: the job is tried again
+            self._report(Done(job, job.key, said="failed", step="load", why=str(error)))
+        else:
+            self._queue.put(job)
 
     def cancel(self, job: Job) -> None:
         """Nobody wants it any more: it stops at its next step."""
@@ -84,8 +102,8 @@ class LoadThread:
 
     def chore(self, action: Callable[[], None], *, is_owed: bool = False) -> None:
         """Does a small thing that may touch a disk; an error of it is logged. `is_owed`: also when this worker is closing."""
-        self._start()
         self._queue.put(_Chore(action, is_owed))
+        _quietly(self._start)
 
     def holds(self, digests: frozenset[str]) -> None:
         """What this process has loaded: the cache of the host keeps these for it, where there is one; and what was reported and is not yet
@@ -102,7 +120,8 @@ class LoadThread:
         """On this thread, and not during a load."""
         if isinstance(self._store, HostCache):
             with suppress(Cancelled):  # closing: then this process holds nothing any more
-                self._store.holds(self._held.union(*self._given), lambda: self._closing)
+                coming = self._kept_until is not None
+                self._store.holds(self._held.union(*self._given), lambda: self._closing, coming=coming)
 
     def close(self, timeout_s: float) -> None:
         """Ends after what is being done, or goes on alone (it is a daemon) when that takes longer: what it may have mapped stays held, and
@@ -117,19 +136,42 @@ class LoadThread:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="genlock-loads", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="genlock-loads", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _run(self) -> None:
         low_priority()
         try:
-            while (task := self._queue.get()) is not None:
+            while (task := self._next()) is not None:
                 if isinstance(task, Job):
-                    self._report(self._done(task))
+                    self._tell(self._done(task))
                 elif task.is_owed or not self._closing:
                     _quietly(task.action)
         finally:
             _quietly(self._store.close)
+
+    def _next(self) -> Job | _Chore | None:
+        """The next task; before it comes, what was kept for a try that nobody makes is let go."""
+        if self._kept_until is not None:
+            with suppress(queue.Empty):
+                return self._queue.get(timeout=max(0.0, self._kept_until - time.monotonic()))
+            self._kept_until = None
+            _quietly(self._say_held)
+        return self._queue.get()
+
+    def _tell(self, done: Done) -> None:
+        """Reports it, and says what is held now: what was fetched for a load that came to nothing is held no longer, but for what goes on.
+
+        To say so may take a minute, while another worker that is stopped has the room: a verdict for which the fleet waits comes before it.
+        """
+        self._kept_until = time.monotonic() + KEPT_S if done.goes_on else None
+        if done.loaded is not None:
+            _quietly(self._say_held)
+            self._report(done)
+        else:
+            self._report(done)
+            _quietly(self._say_held)
 
     def _done(self, job: Job) -> Done:
         try:
@@ -139,7 +181,8 @@ class LoadThread:
         except BadCheckpoint as error:
             return Done(job, job.key, said="bad", step=error.step, why=error.why)
         except LoadFailed as error:
-            return Done(job, job.key, said="failed", step=error.step, why=error.why)
+            goes_on = error.step == "fetch" and isinstance(error.__cause__, ArtifactError)
+            return Done(job, job.key, said="failed", step=error.step, why=error.why, goes_on=goes_on)
         except GenlockError as error:
             step = "signature" if isinstance(error, NotTrusted | SerialsUnreadable) else "manifest"
             return Done(job, job.key, said="failed", step=step, why=str(error))
@@ -149,7 +192,6 @@ class LoadThread:
         finally:
             self.loading = {}
             self._cancelled.discard(job.id)
-            _quietly(self._say_held)  # also of a load that came to nothing: what was fetched for it is held no longer
 
     def _load(self, job: Job) -> Done:
         generation, manifest = self._manifest_of(job)

@@ -63,11 +63,20 @@ class Newcomers:
         self._faults = 0  # looks in a row in which the fleet could not be read
 
     def start(self) -> None:
-        """Begins, where it has not begun."""
+        """Begins, where it has not begun. Where it cannot, that is said, and the next call tries again: batches answer without it."""
+        if self._thread is not None:  # for good; every use of a batch asks
+            return
         with self._lock:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="genlock-batches", daemon=True)
-                self._thread.start()
+            if self._thread is not None or self._closed:
+                return
+            thread = threading.Thread(target=self._run, name="genlock-batches", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # as many threads as the user may have
+                if self._is_news(thread.name, str(error)):
+                    _log.warning("files that come later join no batch before a thread can look for them: %s", error)
+                return
+            self._thread = thread  # not before it runs: what has not begun has no end that could be waited for
 
     def wake(self) -> None:
         """Makes it look now."""
@@ -128,9 +137,9 @@ class Newcomers:
         self._signatures.check_number(rqa_sig, len(seen) + len(there))
         models = {name: model_of(rqa_sig, name) for name in there}
         loaded = {name: model for name, model in models.items() if self._fits(model, known[name].generation)}
-        if loaded:
-            # Not into a batch that was forgotten meanwhile: it would be one of the new ones alone.
-            self._signatures.join(rqa_sig, seen, loaded)
+        # Not into a batch that was forgotten meanwhile: it would be one of the new ones alone. One that was replaced is looked at again.
+        if loaded and not self._signatures.join(rqa_sig, seen, loaded) and rqa_sig in self._signatures.batches:
+            self._wake.set()
         return True
 
     def _fits(self, model: str, generation: int) -> bool:

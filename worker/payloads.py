@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..coordinator.clock import clock
 from .agent import Agent
 from .chronicle import Chronicle
+from .examining import Examining
 from .holdings import Holdings
 from .hostcache import near
 from .hostwork import HostWork
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 class Payloads:
-    """Only the runtime's thread calls it; what touches a disk is done by others."""
+    """The runtime's thread calls it, and who closes the runtime its `close`; what touches a disk is done by threads of its own, which
+    post what came of that to the runtime's."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Payloads:
         settings = fleet.settings
         self._agent, self._shelf, self._holdings = agent, shelf, holdings
         self._trust, self._chronicle = trust, chronicle
-        self._publish, self._post = publish, post
+        self._publish = publish
         self._last_good = LastGood(settings.state_dir, fleet.name)
         self._loads = LoadThread(
             store=near(fleet.store, settings),
@@ -55,6 +56,7 @@ class Payloads:
             loader_of=loader_of,
             report=lambda done: post(lambda: self._take(done)),
         )
+        self._examining = Examining(trust.answer, lambda *said: post(partial(self._examined, *said)))
 
     @property
     def loading(self) -> Mapping[str, Mapping[str, Any]]:
@@ -62,19 +64,21 @@ class Payloads:
         return self._loads.loading
 
     def close(self, timeout_s: float) -> None:
-        """Ends the loading thread, which is waited for that long."""
+        """Ends the threads, which are waited for that long."""
+        end = clock() + timeout_s
+        if self._trust.unwritten:
+            self._loads.chore(self._trust.unwritten.write, is_owed=True)
         self._loads.close(timeout_s)
+        self._examining.close(max(0.0, end - clock()))
 
     # --- jobs ----------------------------------------------------------------------------------------------------
 
     def examine(self, found: Found) -> None:
-        """Finds out whether anybody vouches for a manifest. It reads a disk, and no load that takes long may keep it waiting: what it is of
-        may be loaded already, and be the way back. So it has a thread of its own."""
-        threading.Thread(target=self._examine, args=(found,), name="genlock-examines", daemon=True).start()
+        """Finds out whether anybody vouches for a manifest."""
+        self._examining.examine(found)
 
-    def _examine(self, found: Found) -> None:
-        said, why = self._trust.answer(found)
-        self._post(lambda: self._agent.examined(found, said, why, clock()))
+    def _examined(self, found: Found, said: str, why: str) -> None:
+        self._agent.examined(found, said, why, clock())
 
     def begin(self, job: Job) -> None:
         """Loads it, if it fits beside what is held."""
@@ -120,4 +124,10 @@ class Payloads:
             return
         self._loads.chore(partial(self._last_good.write, model, told.key[0], told.manifest), is_owed=bool(self._trust))
         if self._trust:  # after the last good one, which must not be older than what it is compared with
-            self._loads.chore(self._trust.became_active(model, told.manifest, told.rollback), is_owed=True)
+            self._trust.became_active(model, told.manifest, told.rollback)
+            self._loads.chore(self._trust.unwritten.write, is_owed=True)
+
+    def look_at_unwritten(self) -> None:
+        """Tries again what could not be written of what became active, where that is due."""
+        if self._trust.unwritten.take_due(clock()):
+            self._loads.chore(self._trust.unwritten.write, is_owed=True)

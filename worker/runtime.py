@@ -97,7 +97,9 @@ class Runtime:
             Keyring.of(settings),
             identity.fleet_id,
             settings.state_dir,
-            refused=lambda *refusal: self.post(partial(self._chronicle.refused, *refusal)),
+            refused=lambda model, *why: self.post(
+                lambda: self._chronicle.refused(model, *why, is_held=model in self.agent.slots)
+            ),
         )
         # Before the mark: the first process of a new fleet may say that it never had a member, and need not wait a lease for it (R6).
         self._registry = self._new_registry(identity.lease_s)
@@ -304,6 +306,7 @@ class Runtime:
     def _before_beat(self) -> None:
         """What is due about as often as a heartbeat."""
         self._look_at_loads()
+        self._payloads.look_at_unwritten()
         self.stats.heartbeat()
         self.stats.tick()
         if self._holdings.drop_expired(clock()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ..coordinator.errors import GenlockError, NotTrusted, WrongOrder
@@ -18,6 +19,7 @@ from ..coordinator.reply import FAILED, REFUSED
 from ..coordinator.serials import Claim, Seen, Serials, advanced, judge
 from ..coordinator.signing import check_order, check_signature
 from .slot import Found
+from .unwritten import Unwritten
 
 _log = logging.getLogger("genlock.worker")
 
@@ -31,6 +33,8 @@ class Trust:
         """`refused`: is told once of each refusal: model, generation, why."""
         self._keyring, self._fleet_id, self._told = keyring, fleet_id, refused
         self._serials = Serials(state_dir, fleet_id)
+        #: What became active is for the next process of this host, too: somebody has to write it.
+        self.unwritten = Unwritten(partial(self._serials.became_active, needs_order=bool(keyring.operators)))
         #: What became active in this process: on disk only when the loading thread has come to it. Only the runtime's thread writes it.
         self._seen: dict[str, Seen] = {}
         # The refusal that was told of last, of each model: the same one is tried again all the while.
@@ -87,10 +91,9 @@ class Trust:
                 wrong = error
         return Claim.of(manifest, is_rollback=rollback > 0, orders_count=bool(operators) and wrong is None), wrong
 
-    def became_active(self, model: str, text: str, rollback: int) -> Callable[[], None]:
-        """A manifest that was examined is active now: nothing older is let in from here on. Returns what is to be done for the next
-        process of this host: it touches the disk, and is flushed when it returns."""
-        needs_order = bool(self._keyring.operators)
+    def became_active(self, model: str, text: str, rollback: int) -> None:
+        """A manifest that was examined is active now: nothing older is let in from here on; here at once, in other processes of this host
+        when it is written (see unwritten)."""
         claim, _ = self._claim(model, decode(text), rollback)
         self._seen[model] = advanced(claim, self._seen.get(model, Seen()))
-        return lambda: self._serials.became_active(model, claim, needs_order=needs_order)
+        self.unwritten.add(model, claim)

@@ -70,8 +70,10 @@ class Jobs:
                 target=self._run, args=(request, job, action), name="genlock-admin-job", daemon=True
             ).start()
         except RuntimeError as error:  # the machine has no thread for it
+            unavailable = ServiceUnavailable(f"the change was not begun: {error}", retry_after=AGAIN_S)
+            job.done.set_exception(unavailable)  # the same request may have come again, and wait for it
             self._forget(request)
-            raise ServiceUnavailable(f"the change was not begun: {error}", retry_after=AGAIN_S) from error
+            raise unavailable from error
         return job
 
     def _run(self, request: str, job: Job, action: Action) -> None:

@@ -291,22 +291,27 @@ local function request_field(name, request) return name .. NUL .. 'r' .. NUL .. 
 local function earlier_answer(name, request)
   local answer = parse(redis.call('HGET', generations_key, request_field(name, request)))
   if not (answer and text_of(answer.verdict)) then return nil end
-  local found, target = number_of(answer.generation), number_of(answer.target)
+  local found, target, share = number_of(answer.generation), number_of(answer.target), number_of(answer.share)
   return {
     verdict = answer.verdict, state = text_of(answer.state), version = text_of(answer.version), why = text_of(answer.why),
     step = text_of(answer.step), worker = text_of(answer.worker), found = text_of(answer.found), holder = text_of(answer.holder),
     pin = sane_pin(answer.pin), generation = found and whole(found), target = target and whole(target), verb = text_of(answer.verb),
+    share = share and whole(share),
   }
 end
 
 -- nil, or the reply to a request that is known: what it was answered, or "reused": it is that of another change, `found`, and would hear
--- that something was done which nobody has done. `version`: of a proposal. Answers that an older program wrote do not say of what they are.
-local function answered(name, request, verb, version)
+-- that something was done which nobody has done. `asked`: what this one names: version, target, generation, share. Answers that an older
+-- program wrote do not say all of it.
+local function answered(name, request, verb, asked)
   local known = earlier_answer(name, request)
   if not known then return nil end
-  local is_other = known.verb and (known.verb ~= verb or (version and known.version and known.version ~= version))
-  if is_other then return reply('reused', {found = known.verb, version = known.version}) end
-  return reply(known.verdict, known)
+  local is_other = known.verb and known.verb ~= verb
+  for what, wanted in pairs(asked) do is_other = is_other or (known.verb and known[what] and known[what] ~= wanted) end
+  if not is_other then return reply(known.verdict, known) end
+  return reply('reused', {
+    found = known.verb, version = known.version, target = known.target, generation = known.generation, share = known.share,
+  })
 end
 
 -- `answer.verb`: the operation that the request is of; without it a proposal's, or a rollback's, which has a target.

@@ -2,7 +2,7 @@
 --
 -- Verdicts  ok: generation     conflict: found (another candidate, or "0": none)     closed, unknown-model
 
-local early = guard() or refused('abort', 'cand')
+local early = guard() or refused('abort', 'cand', {generation = named})
 if early then return early end
 if not record.cand then return answer_with('conflict', {found = '0'}) end
 

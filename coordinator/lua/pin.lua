@@ -3,7 +3,7 @@
 -- Verdicts  ok: generation     conflict: found     closed, unknown-model
 -- Keeps     stops the candidate and supersedes the next (R11); the reason of an earlier pin, where none is given
 
-local early = guard() or refused('pin', 'active')
+local early = guard() or refused('pin', 'active', {})
 if early then return early end
 
 stop_all('pinned by ' .. by)

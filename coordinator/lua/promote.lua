@@ -1,18 +1,18 @@
 -- promote: a canary answers a greater share of the requests, or is committed. Arguments: see _operator.lua, and
 --
--- ARGV      14 generation of the candidate   15 the share, in ten-thousandths, 0: all of them   16 step that was looked at, 0: any
+-- ARGV      15 generation of the candidate   16 the share, in ten-thousandths, 0: all of them   17 step that was looked at, 0: any
 -- Verdicts  ok: generation, version     conflict: found (what is active, or the candidate)     closed, unknown-model
 --           nowhere: it cannot be promoted so (`why`)
 -- Keeps     the agreement is tested again among who holds now; a share never falls: whom the candidate has answered, it goes on to answer
 
-local early = guard() or refused('promote', 'active')
+local gen, share = ARGV[15], number_of(ARGV[16]) or 0
+local early = guard() or refused('promote', 'active', {generation = named, share = whole(share)})
 if early then return early end
-local gen, share = ARGV[14], number_of(ARGV[15]) or 0
 local c = record.cand
 
 if not c or c.gen ~= gen then return answer_with('conflict', {found = c and c.gen or '0'}) end
 if c.phase ~= 'canary' then return answer_with('nowhere', {why = 'it is ' .. c.phase .. ', and no canary'}) end
-if ARGV[16] ~= '0' and ARGV[16] ~= c.step then return answer_with('conflict', {found = c.gen}) end
+if ARGV[17] ~= '0' and ARGV[17] ~= c.step then return answer_with('conflict', {found = c.gen}) end
 if not agreed(c) then
   local why = string.format('%d are ready, %d failed, %d were not heard of; waits for %s', c.ready, c.failed, c.awaited, who_is_missing(name, c))
   return answer_with('nowhere', {why = why})

@@ -17,7 +17,7 @@ local name, request, token, version, poison, manifest = ARGV[9], ARGV[10], ARGV[
 local agreement, length, by, now, force = ARGV[15], ARGV[16], ARGV[17], ARGV[18] == '1', ARGV[19] == '1'
 local canary = ARGV[20] ~= '' and (sane_canary(parse(ARGV[20])) or 'none') or nil
 
-local known = answered(name, request, 'propose', version)
+local known = answered(name, request, 'propose', {version = version})
 if known then return known end
 if not fleet.open then return reply('closed') end
 if not valid_name(name) then return reply('name') end

@@ -1,18 +1,18 @@
 -- rollback: what was committed before becomes the candidate again, under a new number. Arguments: see _operator.lua, and
 --
--- ARGV      14 generation to go to, 0: the newest way back   15 "1": pin   16 agreement   17 time to prepare, ms
---           18 "1": only while the active generation is watched after its canary, and nobody has begun to go back
---           19 manifest of 14 with an operator's order, empty: as it is stored
+-- ARGV      15 generation to go to, 0: the newest way back   16 "1": pin   17 agreement   18 time to prepare, ms
+--           19 "1": only while the active generation is watched after its canary, and nobody has begun to go back
+--           20 manifest of 15 with an operator's order, empty: as it is stored
 -- Verdicts  ok: state, generation, version, target     conflict: found     closed, unknown-model
 --           nowhere: no such way back (`why`)     poisoned: why
 -- Keeps     needs no lock; stops the candidate and supersedes the next; a pinned model can be rolled back (R11)
 
-local early = guard() or refused('rollback', 'active')
+local early = guard() or refused('rollback', 'active', {target = named})
 if early then return early end
-local to, pin, agreement, length = ARGV[14], ARGV[15] == '1', ARGV[16], ARGV[17]
+local to, pin, agreement, length = ARGV[15], ARGV[16] == '1', ARGV[17], ARGV[18]
 
 local is_leaving = record.cand and record.cand.rollback
-if ARGV[18] == '1' and (is_leaving or not record.watch) then return answer_with('conflict', {found = expected}) end
+if ARGV[19] == '1' and (is_leaving or not record.watch) then return answer_with('conflict', {found = expected}) end
 
 local target = to
 if to == '0' then
@@ -26,7 +26,7 @@ if bad then return answer_with('poisoned', {why = bad.why, version = row.version
 if not redis.call('HGET', generations_key, manifest_field(name, target)) then
   return answer_with('nowhere', {why = 'its manifest is lost'})
 end
-local brought = ARGV[19] ~= '' and ARGV[19] or nil
+local brought = ARGV[20] ~= '' and ARGV[20] or nil
 if brought and (parse(brought) or {}).version ~= row.version then
   return answer_with('nowhere', {why = 'the manifest that was brought along is of another version'})
 end

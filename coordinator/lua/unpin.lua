@@ -2,7 +2,7 @@
 --
 -- Verdicts  ok: generation     conflict: found     closed, unknown-model
 
-local early = guard() or refused('unpin', 'active')
+local early = guard() or refused('unpin', 'active', {})
 if early then return early end
 
 if record.pin then

@@ -11,6 +11,7 @@ none.
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,9 @@ import msgspec
 
 from ..disk import write_whole
 from .settling import FileIdentity
+
+#: Seconds after which nobody is writing a temporary file any more: a write takes milliseconds.
+LEFT_S = 60.0
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -47,7 +51,7 @@ _DECODER = msgspec.json.Decoder(Record)
 
 
 class Memory:
-    """The records of one fleet on this host. Each model's is written by one thread at a time."""
+    """The records of one fleet on this host. Several processes may write that of one model: each is whole, the last one counts."""
 
     def __init__(self, state_dir: Path, fleet: str) -> None:
         self.folder = state_dir / "watched" / fleet
@@ -63,8 +67,16 @@ class Memory:
         """Remembers it; where nothing can be written, it will be read again after a restart."""
         with suppress(OSError, UnicodeEncodeError):  # a full disk; a path that is not UTF-8
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temp = self.folder / f"{model}.temp"  # always the same: what a killed process has left is written over
-            write_whole(self._path(model), msgspec.json.encode(record), durable=False, temp=temp)
+            self._remove_left()
+            write_whole(self._path(model), msgspec.json.encode(record), durable=False)
+
+    def _remove_left(self) -> None:
+        """The temporary files of processes that were killed while they wrote."""
+        for path in self.folder.iterdir():
+            if path.name.startswith(".") and path.suffix != ".json":
+                with suppress(OSError):  # renamed meanwhile; or another was faster
+                    if time.time() - path.lstat().st_mtime > LEFT_S:
+                        path.unlink()
 
     def _path(self, model: str) -> Path:
         return self.folder / f"{model}.json"

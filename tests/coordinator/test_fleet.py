@@ -247,6 +247,33 @@ def test_a_request_is_of_one_content(fleet: Fleet, put: Callable[..., Any]) -> N
     assert len(fleet.history("digits")) == 1
 
 
+def test_a_request_is_of_one_target(fleet: Fleet, put: Callable[..., Any]) -> None:
+    """To 1 and then to 2 under the number of one incident: the second was told as committed, and 1 stayed active."""
+    for content in ("a", "b", "c"):
+        put(fleet, content)
+    first = fleet.rollback("digits", 1, request="inc-7")
+    with pytest.raises(
+        RequestReused, match="'inc-7' was used for an earlier rollback to generation 1: nothing was done"
+    ):
+        fleet.rollback("digits", 2, request="inc-7")
+    assert fleet.model("digits").version == first.version
+    for to in (1, None):
+        assert fleet.rollback("digits", to, request="inc-7").generation == first.generation == 4
+
+
+def test_a_request_is_of_one_candidate(fleet: Fleet, put: Callable[..., Any], member: Any) -> None:
+    """Who says which candidate is meant hears that it was another one; who does not has asked before."""
+    member("h:1")
+    put(fleet, "a", wait=False)
+    assert fleet.abort("digits", generation=1, request="r") == 1
+    put(fleet, "b", wait=False)
+    with pytest.raises(RequestReused, match="earlier abort of generation 1"):
+        fleet.abort("digits", generation=2, request="r")
+    assert fleet.model("digits").candidate is not None
+    for generation in (1, None):
+        assert fleet.abort("digits", generation=generation, request="r") == 1
+
+
 def test_decisions_and_tasks_have_the_author_that_was_named(fleet: Fleet, put: Callable[..., Any]) -> None:
     """Somebody decides for others, over HTTP: the log has to name them, not the server's user."""
     put(fleet, "a")

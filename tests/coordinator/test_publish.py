@@ -28,6 +28,7 @@ from genlock.coordinator.errors import (
     Pinned,
     Poisoned,
     RedisUnreachable,
+    RequestReused,
     SettingsInvalid,
     UnknownModel,
 )
@@ -38,6 +39,8 @@ from genlock.coordinator.identity import mark_had_member
 from genlock.coordinator.manifest import decode
 from genlock.coordinator.registry import Registry
 from genlock.coordinator.reply import Reply
+from genlock.coordinator.settings import Settings
+from genlock.coordinator.signing import KeyPair
 from safetensors.numpy import save
 
 Background = Callable[[Callable[[], Any]], "Future[Any]"]
@@ -568,6 +571,19 @@ def test_a_rollback_whose_reply_was_lost_happens_once(
     lose_replies(monkeypatch, Rollback, 1)
     assert fleet.rollback("digits", request="r1").generation == 3
     assert fleet.rollback("digits", request="r1").generation == 3
+
+
+def test_with_keys_the_same_rollback_is_the_same_request(new_fleet: Any, checkpoint: Any) -> None:
+    """Its order names the newest way back, and that is another one when the call comes again."""
+    fleet = new_fleet(settings=Settings(signing_key=KeyPair.generate().text))
+    for value in (1, 2, 3):
+        fleet.publish("digits", checkpoint(value))
+    first = fleet.rollback("digits", request="r1", pin=False)
+    again = fleet.rollback("digits", request="r1", pin=False)
+    assert (again.generation, again.version) == (first.generation, first.version)
+    assert fleet.rollback("digits", 2, request="r1").generation == 4, "what it went to may be named"
+    with pytest.raises(RequestReused, match="earlier rollback to generation 2"):
+        fleet.rollback("digits", 1, request="r1")
 
 
 def test_the_outcome_is_unknown_when_redis_does_not_come_back(

@@ -17,6 +17,7 @@ from genlock.coordinator.errors import (
     NoGeneration,
     OutcomeUnknown,
     RedisUnreachable,
+    RequestReused,
     UnknownModel,
 )
 from genlock.coordinator.fleet import Fleet
@@ -192,6 +193,21 @@ def test_a_promotion_whose_reply_was_lost_is_made_once(
     assert fleet.promote("digits", "25%", request="p").outcome == "canary"
     assert len(sent) == 3 and fleet.promote("digits", "25%", request="p").outcome == "canary"
     assert [event.what for event in fleet.events(newest=50)].count("promoted") == 1
+
+
+def test_a_request_is_of_one_share(fleet: Fleet, publishing: Any) -> None:
+    """25 % and then all of them under one id: the second was told as done, and the candidate was not committed."""
+    _, publish = publishing
+    publish(canary="5%").result(10)
+    fleet.promote("digits", "25%", request="p")
+    for share in ("50%", None):
+        with pytest.raises(RequestReused, match="earlier promote to 25 %: nothing was done"):
+            fleet.promote("digits", share, request="p")
+    with pytest.raises(RequestReused, match="earlier promote to 25 %"):
+        fleet.promote("digits", "25%", generation=9, request="p")
+    candidate = fleet.model("digits").candidate
+    assert candidate is not None and candidate.share == 0.25
+    assert fleet.promote("digits", 0.25, generation=2, request="p").outcome == "canary"
 
 
 def test_a_promotion_that_gets_no_answer_is_unknown(

@@ -152,6 +152,108 @@ def test_r10_a_request_is_of_its_change_in_a_new_epoch_too(bench: Any, change: s
     assert bench.ask(Unpin("digits", "r", 2, "me")).found == change
 
 
+#: A change, others that are not what it was asked for, and others that are answered as it was: they name nothing, or the same. With
+#: signing keys the newest way back is named as `to`, and is another one by the time that the same call comes again.
+ASKED: dict[str, tuple[Call, tuple[Call, ...], tuple[Call, ...]]] = {
+    "rollback": (
+        Rollback("digits", "r", 2, "me", to=1, asked=1),
+        (Rollback("digits", "r", 2, "me", to=2, asked=2),),
+        (Rollback("digits", "r", 2, "me"), Rollback("digits", "r", 2, "me", to=2)),
+    ),
+    "the way back": (
+        Rollback("digits", "r", 2, "me", to=1),
+        (Rollback("digits", "r", 2, "me", to=2, asked=2),),
+        (Rollback("digits", "r", 2, "me", to=1, asked=1), Rollback("digits", "r", 3, "me", to=2)),
+    ),
+    "abort": (
+        Abort("digits", "r", 3, "me", asked=3),
+        (Abort("digits", "r", 4, "me", asked=4),),
+        (Abort("digits", "r", 4, "me"),),
+    ),
+    "promote": (
+        Promote("digits", "r", 2, "me", gen=3, share=5000, asked=3),
+        (
+            Promote("digits", "r", 2, "me", gen=3, share=6000),
+            Promote("digits", "r", 2, "me", gen=3),
+            Promote("digits", "r", 2, "me", gen=4, share=5000, asked=4),
+        ),
+        (Promote("digits", "r", 2, "me", gen=4, share=5000),),
+    ),
+    "promote to all": (
+        Promote("digits", "r", 2, "me", gen=3),
+        (Promote("digits", "r", 2, "me", gen=3, share=5000),),
+        (Promote("digits", "r", 3, "me", gen=3, asked=3),),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", ASKED)
+def test_r10_a_request_is_of_what_was_asked_for(tried: Any, change: str) -> None:
+    """A rollback to 1 and then to 2 under one id, such as the number of an incident: the second one was told as done, and was not."""
+    first, others, same = ASKED[change]
+    done = tried.ask(first)
+    assert done.verdict == "ok"
+    before = tried.keys()
+    for call in others:
+        reply = tried.ask(call)
+        assert (reply.verdict, reply.found) == ("reused", first.script), call
+        assert (reply.target, reply.generation) == (done.target, done.generation)
+        assert reply.share == getattr(first, "share", None), "0 is all of them"
+    for call in (first, *same):
+        assert tried.ask(call).as_answer == done.as_answer, call
+    assert tried.keys() == before
+
+
+@pytest.mark.parametrize(
+    ("first", "verdict", "other"),
+    (
+        (Rollback("digits", "r", 2, "me", to=9, asked=9), "nowhere", Rollback("digits", "r", 2, "me", to=1, asked=1)),
+        (Rollback("digits", "r", 9, "me", to=1, asked=1), "conflict", Rollback("digits", "r", 2, "me", to=2, asked=2)),
+        (Abort("digits", "r", 9, "me", asked=9), "conflict", Abort("digits", "r", 3, "me", asked=3)),
+        (Promote("digits", "r", 2, "me", gen=3, share=1000), "nowhere", Promote("digits", "r", 2, "me", gen=3)),
+        (
+            Promote("digits", "r", 2, "me", gen=9, share=5000, asked=9),
+            "conflict",
+            Promote("digits", "r", 2, "me", gen=3, share=5000, asked=3),
+        ),
+    ),
+)
+def test_r10_what_was_refused_is_of_what_was_asked_for_too(tried: Any, first: Any, verdict: str, other: Any) -> None:
+    assert tried.ask(first).verdict == verdict
+    assert (tried.ask(other).verdict, tried.ask(other).found) == ("reused", first.script)
+    assert tried.ask(first).verdict == verdict
+    assert tried.state().is_canary and tried.state().cand.share == 2000
+
+
+@pytest.mark.parametrize("ends", ("committed", "rejected", "aborted"))
+def test_r10_a_rollback_keeps_its_target_whatever_has_become_of_it(bench: Any, ends: str) -> None:
+    """The way back from what it has made is another one than its own: the same call is not asked that."""
+    for version in ("v1", "v2", "v3"):
+        bench.flip(version)
+    (member,) = bench.holders(1)
+    other = Rollback("digits", "r", 3, "me", to=1, asked=1)
+    assert bench.ask(Rollback("digits", "r", 3, "me", pin=False)).target == 2
+    for said in {"committed": (READY, FENCED), "rejected": (BAD,), "aborted": ()}[ends]:
+        assert bench.ask(other).verdict == "reused"
+        bench.say(member, 4, said)
+    if ends == "aborted":
+        bench.lose()
+    again = bench.ask(Rollback("digits", "r", 4, "me"))
+    assert (again.verdict, again.state, again.target) == ("ok", ends, 2)
+    assert (bench.ask(other).verdict, bench.ask(other).target) == ("reused", 2)
+
+
+@pytest.mark.parametrize(("change", "missing"), (("rollback", "target"), ("abort", "generation"), ("promote", "share")))
+def test_r10_an_answer_that_does_not_say_what_was_asked_for_is_given(tried: Any, change: str, missing: str) -> None:
+    """An older program wrote it, or somebody has."""
+    first, (other, *_), _ = ASKED[change]
+    tried.ask(first)
+    answer = json.loads(tried.field("generations", "digits\0r\0r"))
+    assert answer.pop(missing)
+    tried.raw("HSET", "generations", "digits\0r\0r", json.dumps(answer))
+    assert tried.ask(other).verdict == "ok"
+
+
 def test_r10_an_answer_that_does_not_say_of_what_it_is_is_given(flipped: Any) -> None:
     """An older program wrote it, before answers said so."""
     flipped.ask(Pin("digits", "p", 2, "me"))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -464,6 +465,19 @@ def test_a_bad_sector_is_damage(store: Store, checkpoint: Path, monkeypatch: pyt
     assert store.set_aside(artifact.digest) is not None
 
 
+def test_what_a_callback_raises_is_no_damage(store: Store, checkpoint: Path) -> None:
+    """The terminal of `verify` was gone: what it read just then was said to be damaged, to be moved away."""
+    artifact = store.stage(checkpoint, name="net")
+    pipe = BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    def gone(*_: int) -> None:
+        raise pipe
+
+    with pytest.raises(BrokenPipeError) as caught:
+        store.verify(artifact.digest, artifact.size, progress=gone)
+    assert caught.value is pipe
+
+
 def test_a_damaged_object_is_set_aside_and_a_whole_one_is_not(store: Store, checkpoint: Path) -> None:
     """R13, and its race: two workers find the damage, the first sets it aside, the trainer writes it again, then
     the second comes. It must not take away what is whole now."""
@@ -489,7 +503,7 @@ def test_what_was_written_again_while_it_was_judged_stays(
     path = store.path(artifact.digest)
     spoil(path, b"weighty" * 1000)
 
-    def read_slowly(*_: object) -> str:
+    def read_slowly(*_: object, **__: object) -> str:
         path.rename(checkpoint.parent / "aside")
         if again:
             store.stage(checkpoint, name="net")
@@ -642,6 +656,62 @@ def test_another_error_ends_a_collect_in_words(store: Store, checkpoint: Path, m
     monkeypatch.setattr(os, "rename", refuse)
     with pytest.raises(ArtifactRefused, match="Read-only file system"):
         store.collect((), older_than_s=60, now=OLD + 61)
+
+
+@pytest.fixture
+def left(store: Store) -> Path:
+    """A draft that somebody left long ago."""
+    draft = store.draft()
+    (draft / "half").write_bytes(b"weigh")
+    as_old(draft / "half")
+    as_old(draft)
+    return draft
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EBUSY])
+def test_a_disk_that_does_not_let_a_folder_go_ends_a_collect_in_words(
+    store: Store, left: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A broken disk was said to be another user's folder, and gc ended well."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        with pytest.raises(ArtifactRefused, match=f"{left} is refused: {os.strerror(number)}"):
+            store.collect((), older_than_s=60, now=OLD + 61)
+    as_old(left)
+    assert [one.path for one in store.collect((), older_than_s=60, now=OLD + 61)] == [left]
+
+
+def test_a_folder_that_gets_a_file_while_it_is_removed_stays_and_that_is_said(
+    store: Store, left: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = os.unlink
+
+    def late(*arguments: Any, **more: Any) -> None:
+        unlink(*arguments, **more)
+        (left / "late").touch()
+
+    monkeypatch.setattr(os, "unlink", late)
+    with pytest.raises(ArtifactRefused, match="not empty"):
+        store.collect((), older_than_s=60, now=OLD + 61)
+    assert files(store) == [left / "late"]
+
+
+def test_two_collectors_that_remove_one_folder_do_not_mind(
+    store: Store, left: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = os.unlink
+
+    def other_first(*arguments: Any, **more: Any) -> None:
+        unlink(*arguments, **more)
+        unlink(*arguments, **more)
+
+    monkeypatch.setattr(os, "unlink", other_first)
+    assert [one.path for one in store.collect((), older_than_s=60, now=OLD + 61)] == [left]
+    assert not left.exists()
 
 
 def test_a_link_among_the_leftovers_is_removed_and_not_what_it_leads_to(store: Store, checkpoint: Path) -> None:

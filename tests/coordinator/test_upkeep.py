@@ -23,6 +23,7 @@ from genlock.coordinator.identity import identity, mark_had_member
 from genlock.coordinator.link import Link
 from genlock.coordinator.manifest import Artifact, Manifest
 from genlock.coordinator.records import Record
+from genlock.coordinator.reply import Epoch
 from genlock.coordinator.store import Store
 from genlock.coordinator.upkeep import needed_by
 from genlock.coordinator.wait import Watch
@@ -228,14 +229,68 @@ def test_what_is_needed_is_asked_after_the_last_wait(
     kept = {put(fleet, "mine"), put(other, "others")}
     wait = upkeep.wait_until_open
 
-    def late(link: Link, *, lease_s: float) -> None:
-        wait(link, lease_s=lease_s)
+    def late(link: Link, *, lease_s: float) -> Epoch:
+        epoch = wait(link, lease_s=lease_s)
         if link.fleet == "staging":
             kept.add(put(fleet, "published meanwhile"))
+        return epoch
 
     monkeypatch.setattr(upkeep, "wait_until_open", late)
     assert fleet.gc(older_than_s=-60) == []
     assert digests(fleet.store) == kept and len(kept) == 3
+
+
+@pytest.mark.parametrize("lost", ["the newest", "all"])
+def test_a_fleet_that_loses_data_while_another_one_is_waited_for_is_waited_for_again(
+    new_fleet: Any, put: Callable[..., str], redis_url: str, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """The first of two fleets was open · the second one took a minute · meanwhile Redis came back from its last snapshot, and the first one
+    was closed · it said what it needed before its workers had healed it: what all of them answered from was removed."""
+    fleet, other = new_fleet(lease=0.3), new_fleet(name="staging", lease=0.3)
+    kept, waits, wait = {put(fleet, "1"), put(other, "others")}, list[str](), upkeep.wait_until_open
+    with redis.Redis.from_url(redis_url) as client:
+
+        def saved() -> dict[bytes, bytes]:
+            return {key: client.dump(key) for key in client.keys("genlock:{t}:*")}
+
+        def restore(found: dict[bytes, bytes]) -> None:
+            client.delete(*client.keys("genlock:{t}:*"))
+            for key, data in found.items():
+                client.restore(key, 0, data)
+
+        old = saved() if lost == "the newest" else {}
+        kept.add(put(fleet, "2"))
+        new = saved()
+
+        def late(link: Link, *, lease_s: float) -> Epoch:
+            waits.append(link.fleet)
+            if waits == ["t", "staging", "t"]:
+                restore(new)  # its workers have healed it
+            epoch = wait(link, lease_s=lease_s)
+            if waits == ["t", "staging"]:
+                restore(old)
+                client.hset("genlock:{t}:fleet", "open", "0")
+            return epoch
+
+        monkeypatch.setattr(upkeep, "wait_until_open", late)
+        assert fleet.gc(older_than_s=-60) == []
+    assert digests(fleet.store) == kept and waits == ["t", "staging"] * 2
+
+
+def test_gc_of_a_fleet_that_loses_data_at_each_look_ends(
+    fleet: Fleet, put: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is open each time, in another epoch: what was read may be of one that had not been healed."""
+    kept, waits, wait = {put(fleet, "active"), orphan(fleet, tmp_path)}, list[str](), upkeep.wait_until_open
+
+    def before(link: Link, *, lease_s: float) -> Epoch:
+        waits.append(link.fleet)
+        return Epoch(wait(link, lease_s=lease_s).number, "lost since")
+
+    monkeypatch.setattr(upkeep, "wait_until_open", before)
+    with pytest.raises(FleetClosed, match="'t' is closed"):
+        fleet.gc(older_than_s=-60)
+    assert digests(fleet.store) == kept and len(waits) == upkeep.MOST_ROUNDS
 
 
 def test_gc_touches_no_object_when_redis_knows_of_no_model(fleet: Fleet, tmp_path: Path) -> None:

@@ -321,15 +321,54 @@ def test_staged_rollout_sh_gives_up_on_a_canary_that_nobody_asks(site: Site) -> 
     assert site.fleet.model("m").generation == before
 
 
-#: Plays genlock for a fleet in which a canary of generation 7 does well, and every promotion ends with STATUS.
+#: Plays genlock for a fleet in which a canary of generation 7 makes no errors and takes P95 seconds (what is active: 0.1), and every
+#: promotion ends with STATUS.
 PLAYED = """#!/bin/sh
 echo "$@" >> "$LOG"
 case $1 in
     publish) echo '{"outcome": "canary", "generation": 7}' ;;
-    status) echo '{"candidate": {"generation": 7, "figures": {"candidate": {"requests": 9, "errors": 0, "p95_s": 0.1}}}}' ;;
+    status) echo '{"candidate": {"generation": 7, "figures": {"candidate": {"requests": 9, "errors": 0, "p95_s": '"$P95"'},
+        "active": {"requests": 9, "errors": 0, "p95_s": 0.1}}}}' ;;
     promote) exit "$STATUS" ;;
 esac
 """
+
+
+def played(folder: Path, **terms: str) -> tuple[int, str, list[str]]:
+    """A staged rollout before a played genlock: its exit status, what it said, and the promotions and aborts that it sent."""
+    genlock, log = folder / "genlock", folder / "log"
+    genlock.write_text(PLAYED)
+    genlock.chmod(0o755)
+    usual = {"STEP_S": "0", "LOOK_S": "0", "REQUESTS": "1", "P95": "0.1", "LOG": str(log)}
+    done = subprocess.run(
+        [DEPLOY / "staged-rollout.sh", "m", "a.safetensors"],
+        env={"PATH": os.environ["PATH"], "GENLOCK": str(genlock), **usual, **terms},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    sent = [line for line in log.read_text().splitlines() if line.split()[0] in ("promote", "abort")]
+    return done.returncode, done.stdout + done.stderr, sent
+
+
+@pytest.mark.parametrize("p95", ("0.05", "0.1", "0.12"))
+def test_staged_rollout_sh_promotes_what_is_hardly_slower(tmp_path: Path, p95: str) -> None:
+    """At the factor that counts where nobody says another, 1.25."""
+    status, told, sent = played(tmp_path, STEPS="30%", STATUS="0", P95=p95)
+    assert (status, sent) == (0, ["promote m --generation 7"]), told
+
+
+@pytest.mark.parametrize(
+    ("p95", "more"),
+    (("0.13", {}), ("0.2", {"LATENCY": "1.25"}), ("0.12", {"LATENCY": "1.1"}), ("0.09", {"LATENCY": "0.8"})),
+)
+def test_staged_rollout_sh_aborts_at_the_factor_that_it_is_given(
+    tmp_path: Path, p95: str, more: dict[str, str]
+) -> None:
+    status, told, sent = played(tmp_path, STEPS="30%", STATUS="0", P95=p95, **more)
+    assert (status, [line[:22] for line in sent]) == (3, ["abort m --generation 7"]), told
+    assert "(active 0.1000 s)" in told
 
 
 @pytest.mark.parametrize("steps", ("30% 60%", "30%"), ids=("to a greater share", "to everybody"))
@@ -343,22 +382,10 @@ def test_staged_rollout_sh_leaves_no_canary_that_cannot_be_promoted(
 
     What was decided against (3) needs no abort, and what may be promoted already (4) is not to be stopped.
     """
-    genlock, log = tmp_path / "genlock", tmp_path / "log"
-    genlock.write_text(PLAYED)
-    genlock.chmod(0o755)
-    terms = {"STEPS": steps, "STEP_S": "0", "LOOK_S": "0", "REQUESTS": "1", "STATUS": str(status), "LOG": str(log)}
-    done = subprocess.run(
-        [DEPLOY / "staged-rollout.sh", "m", "a.safetensors"],
-        env={"PATH": os.environ["PATH"], "GENLOCK": str(genlock), **terms},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert says in done.stdout
+    ended, told, sent = played(tmp_path, STEPS=steps, STATUS=str(status))
+    assert ended == status, told
+    assert says in told
     share = " --share 60%" if "60%" in steps else ""
-    sent = [line for line in log.read_text().splitlines() if line.split()[0] in ("promote", "abort")]
     assert sent[0] == f"promote m --generation 7{share}"
     assert [line[:22] for line in sent[1:]] == ["abort m --generation 7"] * aborts
 

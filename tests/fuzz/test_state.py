@@ -107,6 +107,7 @@ FIELDS: dict[str, list[Any]] = {
     "seen": [0, 1, 3, 4],
     "why": ["", "because"],
     "to": [0, 1, 2, 9],
+    "asked": [0, 1, 2, 2**40],
     "rollback": [0, 1, 9],
     "kind": ["clear", "refresh"],
     "timeout_ms": [1000, 1],

@@ -255,7 +255,12 @@ MUTANTS = {
     "requests not known": Mutant(
         "R10",
         "a proposal that was made before is made again",
-        lua=(("local known = answered(name, request, 'propose', version)\nif known", "local known = nil\nif known"),),
+        lua=(
+            (
+                "local known = answered(name, request, 'propose', {version = version})\nif known",
+                "local known = nil\nif known",
+            ),
+        ),
         check="a_proposal_twice_is_one",
     ),
     "a lease that never ends": Mutant(

@@ -1327,8 +1327,17 @@ def test_what_is_found_of_another_than_is_wanted_counts_for_nothing(examining: P
 
     play.epoch, play.revision = Epoch(2, "n2"), 4
     play.hears(Heartbeat("1", 1), "epoch")
+    play.expect(Join, id="7", beat="1")
+    play.expect(Hold, states={"m": State(4, "preparing", active(1), candidate(3, 5), "awaited")})
+    play.expect(ManifestOf, manifest=MANIFESTS[5].encode().decode())  # at once, whoever still looks at the old one
     play.agent.examined(third.found, "", "", play.now)
-    assert not play.agent.slots["m"].manifests.keys() & {key(2), key(3)}
+    play.quiet()
+    assert not play.agent.slots["m"].manifests.keys() & {key(2), key(3), key(3, 5)}
+    assert {load.job.key for load in play.taken(Load)} == {key(1)}
+    (fifth,) = play.taken(Examine)
+    play.agent.examined(fifth.found, "", "", play.now)
+    play.quiet()
+    assert {load.job.key for load in play.taken(Load)} == {key(3, 5)}
     play.agent.drop(["m"])
     play.agent.examined(third.found, "", "", play.now)
     assert play.agent.slots == {}

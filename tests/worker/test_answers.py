@@ -5,7 +5,7 @@ from __future__ import annotations
 from genlock.coordinator.calls import ManifestOf, Say
 from genlock.coordinator.reply import FENCED, READY, Active, Candidate, State
 from genlock.worker.answers import Answers
-from genlock.worker.slot import Job, Slot
+from genlock.worker.slot import Found, Job, Slot
 
 LEASE_S = 3.0
 
@@ -48,3 +48,17 @@ def test_a_manifest_that_is_not_there_is_asked_for() -> None:
     assert answers.due([slot], "1", 10.0, LEASE_S) == ManifestOf("m", 1)
     slot.found_manifest(1, "v1", "text", 10.0)
     assert answers.due([slot], "1", 10.0, LEASE_S) is None
+
+
+def test_a_manifest_that_is_being_examined_is_not_asked_for_again() -> None:
+    """An answer about another number than is wanted now keeps nobody from asking for that one."""
+    slot = Slot("m", None)
+    slot.confirmed = True
+    slot.apply(State(1, "idle", Active(2, "v2", 1)), 1, is_open=True)
+    answers = Answers()
+    slot.examining = Found("m", 2, "v2", "text", 0)
+    assert answers.due([slot], "1", 10.0, LEASE_S) is None
+    slot.examining = Found("m", 1, "v1", "text", 0)
+    assert answers.due([slot], "1", 10.0, LEASE_S) == ManifestOf("m", 2)
+    slot.examining = None
+    assert answers.due([slot], "1", 10.0, LEASE_S) == ManifestOf("m", 2)

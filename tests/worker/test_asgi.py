@@ -19,16 +19,18 @@ import httpx
 import pytest
 import redis
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
 from genlock.coordinator.canary import place_of
 from genlock.coordinator.errors import NotReady
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.problems import MEDIA_TYPE
 from genlock.worker import routes
-from genlock.worker.asgi import init_app, lifespan, use, use_many
+from genlock.worker.asgi import Telling, init_app, lifespan, use, use_many
 from genlock.worker.cache import ModelCache
 from genlock.worker.loaders import state_dict_into
+from genlock.worker.trial import Counted, Group
+from genlock.worker.view import View
 from torch import nn
 
 Publish = Callable[..., Any]
@@ -247,6 +249,74 @@ def test_the_loop_goes_on_while_a_model_is_loaded(publish: Publish, new_cache: N
         return [*others, *[(await task).status_code for task in waiting]]
 
     assert asking(app_of(cache), talk) == [200, 200, 503, 200, 200, 200, 200]
+
+
+class Waiting:
+    """A cache in whose canary every use takes part, after a wait."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.group, self.given = Group(), list[Counted]()
+
+    def at_once(self, *_: str, key: str | None) -> None:
+        return None
+
+    def get(self, model: str, **_: str) -> View:
+        self.begun.set()
+        assert self.go_on.wait(20)
+        self.given.append(Counted(View(model=model, payload=None, generation=1, version="v"), self.group))
+        return self.given[0]
+
+
+@pytest.mark.parametrize("when", ["the thread still waits", "the thread has just ended"])
+@pytest.mark.parametrize("by", ["its server", "a limit of its own"])
+def test_who_gives_up_while_it_waits_is_no_failure_of_a_canary(when: str, by: str, wait_for: WaitFor) -> None:
+    """A request that never ends counts as a failed one of its group: clients that gave up while Redis was slow turned a policy against the
+    candidate. The thread goes on, whoever cancels the task that waits for it."""
+    waiting, statuses, limits = Waiting(), list[int](), list[asyncio.Timeout]()
+    app = FastAPI()
+    app.add_middleware(Telling, cache=waiting)  # type: ignore[arg-type]
+
+    @app.get("/")
+    async def answer() -> Response:
+        try:
+            async with asyncio.timeout(None) as limit:
+                limits.append(limit)
+                async with use("a"):
+                    raise AssertionError("nobody waits for it any more")
+        except TimeoutError:
+            return Response(status_code=503)
+
+    async def main() -> None:
+        loop, told = asyncio.get_running_loop(), threading.Event()
+        tell = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *a, **more: (tell(*a, **more), told.set())[0]  # type: ignore[method-assign]
+
+        async def sent(message: Any) -> None:
+            statuses.append(message.get("status", 0))
+
+        async def received() -> Any:
+            return {"type": "http.request"}
+
+        headers = [(b"x-genlock-key", b"u")]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "query_string": b""}
+        request = asyncio.create_task(app(scope, received, sent))  # type: ignore[arg-type]
+        while not waiting.begun.is_set():
+            await asyncio.sleep(0.001)
+        if when == "the thread has just ended":
+            waiting.go_on.set()
+            assert told.wait(20), "the loop, which stands still, hears of it only after it has cancelled"
+        if by == "its server":
+            request.cancel()
+        else:
+            limits[0].reschedule(-1)
+        await asyncio.wait([request])
+        waiting.go_on.set()
+
+    asyncio.run(main())
+    wait_for(lambda: waiting.given and waiting.given[0].is_over)
+    assert (waiting.group.requests, sum(waiting.group.slow), waiting.group.errors) == (1, 1, 0)
+    assert statuses == ([] if by == "its server" else [503, 0])
 
 
 def test_endpoints_in_threads_are_answered_while_many_wait_for_a_cold_model(

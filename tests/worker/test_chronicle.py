@@ -74,6 +74,13 @@ def test_a_flip_has_the_seconds_of_its_phases(told: Told) -> None:
     assert told.last()["seconds"] == {"fencing": 0.5} and "before" not in told.last()
 
 
+def test_a_refusal_is_wrong_with_what_is_held_only(told: Told) -> None:
+    """It comes from a thread of its own: the model may have been dropped meanwhile, and nobody would mend it any more."""
+    told.chronicle.refused("m", 2, Unsigned("m", "v2"), is_held=False)
+    assert (told.last()["levelname"], told.last()["reason"]) == ("ERROR", "unsigned")
+    assert told.model()["refused"] == {"unsigned": 1} and told.faults() == ("", "")
+
+
 def test_what_could_not_be_loaded_is_wrong_until_it_is_loaded(told: Told) -> None:
     told.chronicle.load_failed(failed(), is_held=True)
     assert told.last()["levelname"] == "WARNING" and told.faults()[0] == "m generation 2: check: NaN"
@@ -118,7 +125,7 @@ def test_what_is_dropped_is_not_wrong_any_more(told: Told) -> None:
 
 
 def test_what_is_refused_is_said_with_its_own_words(told: Told) -> None:
-    told.chronicle.refused("m", 2, Unsigned("m", "v2"))
+    told.chronicle.refused("m", 2, Unsigned("m", "v2"), is_held=True)
     assert told.faults()[0].startswith("m generation 2: signature: ") and told.model()["refused"] == {"unsigned": 1}
     assert (told.last()["levelname"], told.last()["reason"]) == ("ERROR", "unsigned")
     told.chronicle.does_not_fit(DoesNotFit("m", "9 bytes are too many"), (2, "v2"))

@@ -668,6 +668,27 @@ def test_closing_ends_its_thread(train: Train, new_evaluator: NewEvaluator) -> N
         evaluator.load_models(SIG)
 
 
+def test_a_batch_answers_where_its_thread_cannot_begin(train: Train, new_evaluator: NewEvaluator) -> None:
+    """The user may have no more threads just now. The batch is complete; a later use begins the thread."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "genlock-batches":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    train("a", 2)
+    evaluator = new_evaluator()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        assert answers(evaluator) == {"a": 2}
+        evaluator.refresh(SIG)
+        assert answers(evaluator) == {"a": 2}
+    assert "genlock-batches" not in [thread.name for thread in threading.enumerate()]
+    assert answers(evaluator) == {"a": 2}
+    assert "genlock-batches" in [thread.name for thread in threading.enumerate()]
+
+
 def test_a_model_of_no_signature_is_any_model_of_the_fleet(
     train: Train, new_evaluator: NewEvaluator, fleet: Fleet
 ) -> None:

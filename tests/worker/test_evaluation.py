@@ -208,6 +208,28 @@ def test_an_app_without_an_evaluator_gets_one(monkeypatch: pytest.MonkeyPatch, c
     assert evaluation.evaluators() == []
 
 
+def test_an_evaluator_lives_as_long_as_its_cache(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], new_fleet: Callable[..., Fleet]
+) -> None:
+    """An app factory has made it and returned, and the app has its cache: the routes spoke for another one, with the default folder."""
+    monkeypatch.setattr(evaluation, "_evaluators", ())
+
+    def create_app() -> Flask:
+        evaluator = ModelEvaluator(config, fleet=new_fleet())
+        app = Flask("old")
+        app.register_blueprint(evaluation_bp)
+        init_app(app, evaluator.cache)
+        return app
+
+    app = create_app()
+    gc.collect()
+    assert app.test_client().get("/cache/status").get_json()["config"]["cache_check_mtime"] is False
+    assert [one.config["models_dir"] for one in evaluation.evaluators()] == [config["models_dir"]]
+    del app
+    gc.collect()
+    assert evaluation.evaluators() == [], "nobody has the cache any more"
+
+
 def test_an_evaluator_that_nobody_has_is_gone(
     config: dict[str, Any], new_fleet: Callable[..., Fleet], evaluator: ModelEvaluator
 ) -> None:

@@ -118,6 +118,31 @@ def test_a_cache_that_is_opened_again_and_again_leaves_once(publish: Publish, ne
     assert atexit._ncallbacks() == before
 
 
+class AtExit:
+    """What is called at the end of a process, the last one first."""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+
+    def register(self, call: object) -> None:
+        self.calls.append(call)
+
+    def unregister(self, call: object) -> None:
+        self.calls = [other for other in self.calls if other != call]
+
+
+def test_a_temporary_folder_is_there_when_its_cache_leaves(
+    new_cache: NewCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second cache of a process left when its folder had gone: only the first one had said that caches leave."""
+    at_exit = AtExit()
+    monkeypatch.setattr(room, "atexit", at_exit)
+    for folder in ("first", "second"):
+        at_exit.register(folder)
+        new_cache().start()
+    assert at_exit.calls == ["first", "second", room._close_all]
+
+
 def test_one_that_cannot_leave_does_not_keep_the_others(
     publish: Publish, fleet: Fleet, new_cache: NewCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,11 +16,12 @@ from genlock.coordinator.errors import (
     LoadFailed,
     SerialsUnreadable,
     SettingsInvalid,
+    StoreUnreachable,
     Unsigned,
 )
 from genlock.coordinator.manifest import Manifest
 from genlock.coordinator.store import Store
-from genlock.worker import hostcache
+from genlock.worker import hostcache, loadthread
 from genlock.worker.hostcache import HostCache
 from genlock.worker.hostwork import HostWork, one_of
 from genlock.worker.lastgood import LastGood
@@ -340,12 +341,14 @@ def test_what_was_loaded_is_held_before_anybody_has_taken_it(tmp_path: Path, wai
         thread.begin(Job(number, model, (7, manifest.version), "active", manifest.encode().decode()))
     wait_for(lambda: len(done) == 3)
     assert [(one.said, one.step) for one in done] == [("", ""), ("", ""), ("failed", "fetch")]
-    assert "DoesNotFit" in done[2].why and held() == {"a", "b"}
+    assert "DoesNotFit" in done[2].why
+    wait_for(lambda: held() == {"a", "b"})
 
     thread.holds(manifests["a"].digests)  # said when the first was taken
     thread.begin(Job(4, "c", (7, manifests["c"].version), "active", manifests["c"].encode().decode()))
     wait_for(lambda: len(done) == 4)
-    assert done[3].said == "failed" and held() == {"a", "b"}
+    assert done[3].said == "failed"
+    wait_for(lambda: held() == {"a", "b"})
     thread.holds(manifests["a"].digests | manifests["b"].digests)
     thread.holds(manifests["b"].digests)  # the first was dropped
     thread.begin(Job(5, "c", (7, manifests["c"].version), "active", manifests["c"].encode().decode()))
@@ -376,12 +379,17 @@ def remote(tmp_path: Path) -> Iterator[Remote]:
 
 @pytest.mark.parametrize("how", ["bad", "cancelled"])
 def test_a_load_that_came_to_nothing_holds_nothing(remote: Remote, wait_for: WaitFor, how: str) -> None:
-    """A candidate with a NaN kept its place in the host cache until the next one was fetched, which had no place for that."""
+    """A candidate with a NaN kept its place in the host cache until the next one was fetched, which had no place for that.
+
+    Nor does it wait for another worker that has the room: a verdict of bad rejects at once (R13), and came a minute late.
+    """
     job, (digest,) = remote.job(), remote.manifest.digests
     named: list[bool] = []
+    room = one_of([remote.cache.all / "room"], lambda: False)
 
     def refuse(_: Any) -> None:
         named.append(digest in remote.words()[0])
+        room.__enter__()
         remote.thread.cancel(job)
         if how == "bad":
             raise BadCheckpoint("m", "check", "NaN")
@@ -389,7 +397,70 @@ def test_a_load_that_came_to_nothing_holds_nothing(remote: Remote, wait_for: Wai
     remote.loader = refuse
     done = remote.outcome(wait_for, job)
     assert (done.said, done.loaded) == ("bad" if how == "bad" else "", None)
-    assert named == [True] and remote.words() == [""]
+    assert named == [True] and digest in remote.words()[0], "the room is not free yet"
+    room.__exit__(None, None, None)
+    wait_for(lambda: remote.words() == [""])
+
+
+@pytest.mark.parametrize("ends", ["it is loaded", "nobody tries again"])
+def test_what_came_of_a_fetch_that_the_store_broke_off_is_named_for_the_next_try(
+    remote: Remote, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Between two tries another worker's fetch took the part away, which is the first to go: all of it had to come again."""
+    (digest,) = remote.manifest.digests
+
+    def breaks(*_: Any) -> bytes:
+        raise StoreUnreachable("store", "the line broke")
+
+    monkeypatch.setattr(hostcache, "PAUSES_S", ())
+    with monkeypatch.context() as patch:
+        patch.setattr(remote.store, "read_at", breaks)
+        for number in range(2):
+            done = remote.outcome(wait_for, remote.job(number))
+            assert (done.said, done.step) == ("failed", "fetch")
+    remote.thread.holds(frozenset())  # another model was dropped meanwhile
+    said = threading.Event()
+    remote.thread.chore(said.set)
+    assert said.wait(20) and remote.words()[0].startswith(digest)
+    if ends == "it is loaded":
+        assert remote.outcome(wait_for, remote.job(2)).loaded is not None
+        remote.thread.holds(remote.manifest.digests)
+        remote.thread.holds(frozenset())
+    else:
+        monkeypatch.setattr(loadthread, "KEPT_S", 0.01)
+        with monkeypatch.context() as patch:
+            patch.setattr(remote.store, "read_at", breaks)
+            remote.outcome(wait_for, remote.job(3))
+    wait_for(lambda: remote.words() == [""])
+
+
+def test_what_does_not_fit_is_not_named_for_the_next_try(remote: Remote, wait_for: WaitFor) -> None:
+    """It failed at its fetch too, and not for a moment: others would find no room for what does fit."""
+    remote.cache._max_bytes = 1
+    done = remote.outcome(wait_for, remote.job())
+    assert (done.said, done.step, done.goes_on) == ("failed", "fetch", False)
+    wait_for(lambda: remote.words() == [""])
+
+
+def test_a_thread_that_cannot_be_started_is_a_failure_of_its_job(
+    bench: Bench, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container's limit of threads: the job was never reported, and the model never loaded."""
+    start, chores = threading.Thread.start, list[int]()
+
+    def refuses(thread: threading.Thread) -> None:
+        if thread.name == "genlock-loads":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuses)
+        bench.thread.chore(lambda: chores.append(1))
+        done = bench.outcome(wait_for, bench.job())
+    assert (done.said, done.step, done.why) == ("failed", "load", "can't start new thread")
+    assert "can't start new thread" in caplog.text
+    assert bench.outcome(wait_for, bench.job(2)).loaded
+    assert chores == [1]
 
 
 def test_closing_leaves_the_host_cache_to_the_thread_that_uses_it(remote: Remote, wait_for: WaitFor) -> None:

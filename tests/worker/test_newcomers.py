@@ -155,6 +155,31 @@ def test_a_batch_that_is_forgotten_while_a_model_is_loaded_gets_nothing(
     scene.can_load = can_load  # type: ignore[method-assign]
     newcomers._look()
     assert scene.signatures.batches == {}
+    assert not newcomers._wake.is_set(), "there is nothing to look for"
+
+
+def test_a_batch_that_is_replaced_while_a_model_is_loaded_is_looked_at_again(
+    scene: Scene, publish: Publish, wait_for: WaitFor
+) -> None:
+    """A request leaves another model out while this waits for the new one: it joined nothing, and nothing looked for it again."""
+    publish(2, "s--b")
+    scene.signatures.begin("s", {"d": "s--d"}, {"s--d"})
+    left_out = []
+
+    def can_load(model: str, generation: int) -> bool:
+        left_out.append(scene.signatures.leave_out("s", "s--d", 1))
+        return True
+
+    scene.can_load = can_load  # type: ignore[method-assign]
+    newcomers = scene.newcomers(looks=False)
+    newcomers.start()
+    try:
+        newcomers.wake()
+        wait_for(lambda: scene.signatures.batches["s"] == {"a": "s--a", "b": "s--b"})
+        assert left_out == [True, False]
+    finally:
+        newcomers.stop()
+        newcomers.join()
 
 
 def test_a_fault_of_one_signature_keeps_no_other_from_its_files(
@@ -206,6 +231,29 @@ def test_the_thread_lives_through_any_error(
     assert scene.closed == len(scene.fleets)
     newcomers.start()
     assert "genlock-batches" not in [thread.name for thread in threading.enumerate()], "it was stopped"
+
+
+def test_a_thread_that_cannot_begin_is_begun_later(
+    scene: Scene, newcomers: Newcomers, publish: Publish, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The user may have no more threads just now: whoever looked a batch up got that error, and no thread ever began after it."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "genlock-batches":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        newcomers.start()
+        newcomers.start()
+    assert caplog.text.count("can't start new thread") == 1
+    newcomers.join()  # a process may end now, too
+    publish(2, "s--b")
+    newcomers.start()
+    newcomers.wake()
+    wait_for(lambda: "b" in scene.signatures.batches["s"])
 
 
 def test_what_cannot_be_used_is_said_once(

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,20 @@ import msgspec
 import pytest
 import redis
 import torch
+from genlock.coordinator import serials
 from genlock.coordinator.calls import Lock, Propose, Read
 from genlock.coordinator.commands.top import look_at
 from genlock.coordinator.errors import FlipRejected, NotReady, NotTrusted, UnknownKey, Unsigned, WrongSignature
 from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.flip import Flip
+from genlock.coordinator.hostlock import locked
 from genlock.coordinator.keyring import Keyring
 from genlock.coordinator.manifest import Manifest, decode
 from genlock.coordinator.serials import Serials
 from genlock.coordinator.settings import Settings
 from genlock.coordinator.signer import Signer
 from genlock.coordinator.signing import KeyPair
+from genlock.worker import trust, unwritten
 from genlock.worker.cache import ModelCache
 from safetensors.torch import save_file
 from torch import nn
@@ -216,8 +220,13 @@ def test_without_operators_keys_a_rollback_is_what_redis_calls_one(stand: Any, w
     assert _seen(one)["serial"] == one.manifest(4).serial, "the highest serial does not fall"
 
 
+def _seen_files(one: Stand) -> list[Path]:
+    """What this host's workers have written of "m": one file, once it became active."""
+    return list(Path(one.cache.settings.state_dir).glob("serials/*/models/m.json"))
+
+
 def _seen(one: Stand) -> dict[str, Any]:
-    (path,) = Path(one.cache.settings.state_dir).glob("serials/*/models/m.json")
+    (path,) = _seen_files(one)
     return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
@@ -473,6 +482,106 @@ def test_a_state_folder_that_hangs_keeps_neither_heartbeat_nor_requests(
     finally:
         go_on.set()
     wait_for(lambda: one.answer() == (2.0, False))
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(
+    stand: Any, worker: Any, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's limit of threads: the worker waited for an answer that nobody was to give, and was unready until a new epoch."""
+    one = stand()
+    start, failed = threading.Thread.start, list[str]()
+
+    def refuses(thread: threading.Thread) -> None:
+        if thread.name == "genlock-examines" and not failed:
+            failed.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    late = worker()
+    late.start()
+    wait_for(lambda: "m" in late.views)
+    assert failed and late.runtime.failure == ""
+    assert one.answer(late) == (1.0, False)
+
+
+def test_threads_do_not_gather_while_the_state_folder_hangs(
+    stand: Any, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each candidate began one more, which hung as well."""
+    one = stand()
+    wait_for(lambda: _seen_files(one), description="the loading thread has written what is active")
+    go_on, hanging, seen = threading.Event(), list[str](), Serials.seen
+
+    def slow(serials: Serials, model: str) -> Any:
+        hanging.append(threading.current_thread().name)
+        assert go_on.wait(20)
+        return seen(serials, model)
+
+    def asked(generation: int) -> bool:
+        found = one.cache.runtime.agent.slots["m"].examining  # type: ignore[union-attr]
+        return found is not None and found.gen == generation
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Serials, "seen", slow)
+        try:
+            for generation in (2, 3, 4):
+                with pytest.raises(FlipRejected):
+                    one.trainer.publish("m", one.file(float(generation)), timeout=0.5)
+                wait_for(partial(asked, generation))
+            assert hanging == ["genlock-examines"]
+            assert [thread.name for thread in threading.enumerate()].count("genlock-examines") == 1
+        finally:
+            go_on.set()
+    assert one.publish(5.0).outcome == "committed"
+    assert one.answer() == (5.0, False)
+
+
+def test_a_refusal_of_what_was_dropped_meanwhile_is_no_fault(
+    stand: Any, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stayed as what is wrong with the worker until the model was loaded anew, which nobody wanted."""
+    one = stand()
+    begun, go_on, check = threading.Event(), threading.Event(), trust.check_signature
+
+    def slow(*a: Any, **keywords: Any) -> None:
+        begun.set()
+        assert go_on.wait(20)
+        check(*a, **keywords)
+
+    monkeypatch.setattr(trust, "check_signature", slow)
+    try:
+        one.stranger.publish("m", one.file(2.0), wait=False)
+        assert begun.wait(20)
+        one.cache.invalidate("m")
+    finally:
+        go_on.set()
+    wait_for(lambda: one.figures() == {"unsigned": 1}, description="it is counted all the same")
+    assert one.cache.runtime is not None and one.cache.runtime.last_error == ""
+
+
+def test_what_became_active_is_written_when_it_can_be(
+    stand: Any,
+    new_fleet: Any,
+    tmp_path: Path,
+    wait_for: WaitFor,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A trainer of this host was stopped while it had the lock: it was tried once, and after a restart an older manifest was let in."""
+    one = stand()
+    wait_for(lambda: _seen_files(one))
+    (lock,) = Path(one.cache.settings.state_dir).glob("serials/*/lock")
+    monkeypatch.setattr(serials, "MAX_WAIT_S", 0.05)
+    monkeypatch.setattr(unwritten, "RETRY_FROM_S", 0.01)
+    # Of another host, or the trainer would wait for the lock as well.
+    trainer = new_fleet(settings=Settings(signing_key=TRAINER.text), state_dir=tmp_path / "other")
+    with locked([lock], lambda: True):
+        one.publish(2.0, trainer)
+        assert one.answer() == (2.0, False)
+        wait_for(lambda: caplog.text.count("what became active is not written down") > 1, description="a second try")
+        assert _seen(one)["serial"] == one.manifest(1).serial
+    wait_for(lambda: _seen(one)["serial"] == one.manifest(2).serial)
 
 
 def test_who_cannot_sign_hears_of_it_before_the_work(new_fleet: Any, tmp_path: Path) -> None:

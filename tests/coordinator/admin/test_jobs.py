@@ -79,6 +79,24 @@ def test_a_job_that_gets_no_thread_takes_no_place(
     wait_for(lambda: not jobs._jobs)
 
 
+def test_who_asks_again_while_there_is_no_thread_hears_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job is known · the same request comes again and waits for it · it gets no thread: 25 s later that was told to ask again."""
+    jobs, found = Jobs(), []
+
+    def fail(self: threading.Thread) -> None:
+        found.append(jobs.begin("r", (), lambda _: None))
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(ServiceUnavailable, match="not begun"):
+            jobs.begin("r", (), lambda _: None)
+    [job] = found
+    with pytest.raises(ServiceUnavailable, match="not begun: can't start new thread") as caught:
+        job.done.result(0)
+    assert caught.value.retry_after is not None and not jobs._jobs
+
+
 def test_there_are_only_so_many(wait_for: Callable[..., Any]) -> None:
     jobs, ends = Jobs(), threading.Event()
     for number in range(MOST_JOBS):

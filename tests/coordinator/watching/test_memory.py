@@ -1,9 +1,10 @@
 """What this host knows of files that it has read."""
 
+import os
 from pathlib import Path
 
 import pytest
-from genlock.coordinator.watching.memory import Known, Memory, Record
+from genlock.coordinator.watching.memory import LEFT_S, Known, Memory, Record
 from genlock.coordinator.watching.settling import FileIdentity
 
 IDENTITY = FileIdentity(1, 2, 3, 4, 5)
@@ -59,10 +60,42 @@ def test_what_a_killed_process_has_left_is_not_left_for_ever(tmp_path: Path, mon
     with monkeypatch.context() as killed:
         for name in ("replace", "unlink"):
             killed.setattr(Path, name, lambda path, *_: None)
-        for model in ("m", "m", ".m", "m"):
-            memory.write(model, RECORD)
-    assert memory.read("m") == memory.read(".m") == Record()
-    assert len(list(memory.folder.iterdir())) == 2
-    for model in ("m", ".m"):
-        memory.write(model, RECORD)
+        for _ in range(3):
+            memory.write("m", RECORD)
+    assert memory.read("m") == Record()
+    memory.write(".m", RECORD)
+    [record, *left] = sorted(memory.folder.iterdir(), key=lambda path: path.suffix, reverse=True)
+    assert record.name == ".m.json" and len(left) == 3, "somebody may be writing them just now"
+    for path in (record, *left):
+        os.utime(path, (path.stat().st_mtime - LEFT_S,) * 2)
+    memory.write("m", RECORD)
     assert sorted(path.name for path in memory.folder.iterdir()) == [".m.json", "m.json"]
+
+
+def test_two_processes_that_write_one_record_do_not_touch_each_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers begin to use one model, and both wrote one temporary file.
+
+    A has written, B opens and empties, A renames: the record is empty. B has nothing to rename any more: its record is lost.
+    """
+    ours, theirs, seen = Memory(tmp_path, "t"), Memory(tmp_path, "t"), list[Record]()
+    open_file, replace = os.open, Path.replace
+
+    def renames(temp: Path, target: Path) -> Path:
+        def opens(*arguments: int) -> int:
+            monkeypatch.setattr(os, "open", open_file)
+            descriptor = open_file(*arguments)
+            replace(temp, target)
+            seen.append(ours.read("m"))
+            return descriptor
+
+        monkeypatch.setattr(Path, "replace", replace)
+        monkeypatch.setattr(os, "open", opens)
+        theirs.write("m", Record(done="theirs"))
+        return target
+
+    monkeypatch.setattr(Path, "replace", renames)
+    ours.write("m", RECORD)
+    assert seen == [RECORD] and ours.read("m") == Record(done="theirs")
+    assert [path.name for path in ours.folder.iterdir()] == ["m.json"]
