@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from genlock.coordinator.fleet import Fleet
 from genlock.coordinator.task import TaskResult
 
 from . import nets
@@ -14,6 +15,8 @@ from .stand import Stand, stand
 
 #: Workers, and fleets of so many, one after the other.
 WORKERS, ROUNDS = 1000, 5
+#: Seconds until all hold again what they have cleared; it takes less than one.
+HOLD_S = 30.0
 #: Seconds that the figure may take.
 REACH_S = 2.0
 
@@ -36,11 +39,22 @@ def _round(workers: int) -> dict[str, float]:
         fleet = place.fleet
         fleet.publish("m", nets.save(nets.Small(), place.folder / "model.safetensors"))
         with herd(_work(place, workers)):
+            cleared = _timed(fleet.clear, workers)
+            _wait_for_holders(fleet, workers)
             return {
-                "clear": _timed(fleet.clear, workers),
+                "clear": cleared,
                 "refresh": _timed(lambda: fleet.refresh("m"), workers),
                 "status and workers": _seconds(lambda: (fleet.workers(), fleet.status())),
             }
+
+
+def _wait_for_holders(fleet: Fleet, workers: int) -> None:
+    """A refresh is for those who hold the model: who has cleared it holds it again a moment later."""
+    end = time.monotonic() + HOLD_S
+    while (holders := fleet.model("m").holders) < workers:
+        if time.monotonic() > end:
+            raise RuntimeError(f"{holders} of {workers} hold their model again after {HOLD_S:g} s")
+        time.sleep(0.01)
 
 
 def _work(place: Stand, workers: int) -> Work:

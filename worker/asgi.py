@@ -171,9 +171,8 @@ class Block(Generic[T]):
         if held is None:
             try:
                 held = await run_sync(self._wait_beside, limiter=_waiters())
-            except (
-                BaseException
-            ):  # cancelled: by the server, whose client has gone, or by a limit of the endpoint's own
+            # Cancelled: by the server, whose client has gone, or by a limit of the endpoint's own.
+            except BaseException:
                 self._is_given_up = True
                 self.__exit__(None, None, None)
                 raise
