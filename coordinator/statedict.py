@@ -22,9 +22,13 @@ def weights_in(found: Any) -> dict[str, Any]:
         raise ValueError(f"it holds a {type(found).__name__}, not a dict of tensors")
     if not any(isinstance(value, Tensor) for value in found.values()):
         inner = [found[key] for key in WRAPPERS if isinstance(found.get(key), dict)]
-        if len(inner) != 1 or not any(isinstance(value, Tensor) for value in inner[0].values()):
+        if len(inner) > 1:
+            raise ValueError(
+                f"it has a dict under each of {' and '.join(WRAPPERS)}: save the one that is to be served alone"
+            )
+        if not inner or not any(isinstance(value, Tensor) for value in inner[0].values()):
             keys = ", ".join(map(repr, list(found)[:5]))
-            raise ValueError(f"it holds a dict without tensors (keys: {keys or 'none'})")
+            raise ValueError(f"it holds a dict without tensors (keys: {keys or 'none'}): save model.state_dict()")
         found = inner[0]
     state: dict[str, Any] = found  # the object itself: torch keeps the versions of its layers in an attribute of it
     return state

@@ -29,7 +29,7 @@ def test_what_has_a_tensor_is_the_state_dict_whatever_its_keys_are_called() -> N
         ({}, "keys: none"),
         ({"epoch": 3}, "keys: 'epoch'"),
         ({"state_dict": {"epoch": 3}}, "without tensors"),
-        ({"state_dict": WEIGHTS, "model_state_dict": WEIGHTS}, "without tensors"),
+        ({"state_dict": WEIGHTS, "model_state_dict": WEIGHTS}, "each of state_dict and model_state_dict: save the one"),
     ],
 )
 def test_what_has_none_or_two_is_refused(found: Any, why: str) -> None:

@@ -199,7 +199,7 @@ def test_a_bare_pickle_is_refused(tmp_path: Path, publish: Callable[..., Checkpo
         ({}, "keys: none"),
         ({"epoch": 3}, "keys: 'epoch'"),
         ({"state_dict": {"epoch": 3}}, "without tensors"),
-        ({"state_dict": WEIGHTS, "model_state_dict": WEIGHTS}, "without tensors"),
+        ({"state_dict": WEIGHTS, "model_state_dict": WEIGHTS}, "each of state_dict and model_state_dict"),
         ({"a": torch.zeros(2), "epoch": 3}, "'epoch' is a int"),
         ({1: torch.zeros(2)}, "1 is a key"),
         ({"a": torch.zeros(2, device="meta")}, "device meta"),

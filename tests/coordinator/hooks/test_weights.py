@@ -71,7 +71,10 @@ def test_what_training_saved_is_read_back(tmp_path: Path, wrapper: str | None) -
 @pytest.mark.parametrize(
     ("saved", "why"),
     [
-        ({"state_dict": {"w": torch.ones(1)}, "model_state_dict": {"w": torch.zeros(1)}}, "without tensors"),
+        (
+            {"state_dict": {"w": torch.ones(1)}, "model_state_dict": {"w": torch.zeros(1)}},
+            "each of state_dict and model_state_dict",
+        ),
         ([torch.ones(1)], "holds a list"),
     ],
 )
